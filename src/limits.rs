@@ -1,0 +1,96 @@
+//! Every bound in one place, each with its reason.
+
+use std::time::Duration;
+
+/// A CSR in bytes, any encoding: RSA-4096 with many names needs about 2,500 in DER.
+pub const CSR_BYTES_MAX: usize = 16 * 1024;
+
+/// How deep a CSR's DER may nest: the deepest that is needed (RSASSA-PSS parameters) is 7.
+pub const CSR_DEPTH_MAX: usize = 16;
+
+/// Values (tag, length, contents) in a CSR's DER, all levels: a typical one has 40.
+pub const CSR_VALUES_MAX: usize = 1024;
+
+/// Attributes of the subject in a CSR; device names have one to ten.
+pub const CSR_SUBJECT_ATTRIBUTES_MAX: usize = 32;
+
+/// Attributes (RFC 2986) of a CSR: three kinds are known, each at most once.
+pub const CSR_ATTRIBUTES_MAX: usize = 8;
+
+/// Extensions asked for in a CSR; profiles make at most ten.
+pub const CSR_EXTENSIONS_MAX: usize = 32;
+
+/// Subject alternative names asked for in a CSR.
+pub const CSR_SANS_MAX: usize = 64;
+
+/// Steps of Fermat's factorisation tried on an RSA modulus: finds primes that differ in their lower half only.
+pub const FERMAT_STEPS: usize = 100;
+
+/// A profile file in bytes: the built-in ones with all their comments have about 3,000.
+pub const PROFILE_BYTES_MAX: u64 = 256 * 1024;
+
+/// Subject alternative names that a profile takes from requests by one rule, where it does not say.
+pub const SANS_FROM_REQUEST: usize = 1;
+
+/// A value from a request in characters, where the profile does not say (RFC 5280, ub-common-name).
+pub const REQUEST_VALUE_CHARS: usize = 64;
+
+/// How far a profile may back-date a certificate: clocks that are further off need an operator.
+pub const BACKDATE_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// How far CA certificates are back-dated, so that what they sign first is not older than they are.
+pub const CA_BACKDATE: Duration = Duration::from_secs(3600);
+
+/// The longest validity of an OCSP responder's certificate: it cannot be revoked (id-pkix-ocsp-nocheck).
+pub const OCSP_SIGNING_VALIDITY_MAX: Duration = Duration::from_secs(72 * 3600);
+
+/// A batch in bytes: 4,000 typical CSRs; longer work is sent in several.
+pub const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// CSRs in one batch.
+pub const BATCH_CSRS_MAX: usize = 4096;
+
+/// CSRs of one batch in work at a time, so that a batch cannot starve the single requests.
+pub const BATCH_IN_FLIGHT_MAX: usize = 64;
+
+/// Requests in work at a time over all connections; more answer 503 with `Retry-After`.
+pub const REQUESTS_IN_FLIGHT_MAX: usize = 1024;
+
+/// Open connections on the mTLS listener.
+pub const CONNECTIONS_MAX: usize = 4096;
+
+/// The time for a TLS handshake: a slow station needs 1 to 2 s for RSA.
+pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(15);
+
+/// The time for a request's headers to arrive.
+pub const HEADER_DEADLINE: Duration = Duration::from_secs(15);
+
+/// The time for a request's body to arrive.
+pub const BODY_DEADLINE: Duration = Duration::from_secs(30);
+
+/// The time that an issuing request may wait for its answer before 503; the work itself goes on.
+pub const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
+
+/// The largest entry detail in bytes, but for CRLs: a TBS with RSA-4096 and all extensions is below 8 KiB.
+pub const DETAIL_BYTES_MAX: usize = 64 * 1024;
+
+/// Appends that share one transaction at most: enough to hide an fsync, small enough to stay under 10 ms.
+pub const GROUP_COMMIT_MAX: usize = 256;
+
+/// Appends that wait for the log at most; more answer 503.
+pub const APPEND_QUEUE_MAX: usize = 4096;
+
+/// An idle log appends a tick after this long, so that a frozen feed is told from a quiet weekend.
+pub const TICK_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Published files follow the log within this time.
+pub const PUBLICATION_DELAY: Duration = Duration::from_millis(200);
+
+/// Refusals logged one by one in a minute; the rest of the minute is one summary entry with counts.
+pub const REFUSALS_LOGGED_PER_MINUTE: u32 = 60;
+
+/// Unresolved intents of an order whose units return by themselves; beyond it an operator approves.
+pub const UNRESOLVED_RETURNED_MAX: u32 = 10;
+
+/// A device id in characters: the longest that a common name holds (RFC 5280, ub-common-name).
+pub const DEVICE_ID_CHARS_MAX: usize = 64;
