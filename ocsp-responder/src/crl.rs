@@ -1,0 +1,186 @@
+//! CRL encoding (RFC 5280, section 5), without any key.
+//!
+//! Owns the TBSCertList that issuers sign, the log-anchor extension, and the strict reading of such
+//! CRLs. Promises that what [`TbsCrl::encode`] writes, signed, [`parse`] reads back, and that a list of a
+//! million entries is encoded into one vector of the right size. Never signs, never verifies (see
+//! [`crate::signature`]), never sorts. Encoding cannot fail; reading names the field that is wrong.
+//!
+//! # The log-anchor extension
+//! Non-critical, in the extensions of every CRL, so that the CA's key vouches for the log's:
+//!
+//! ```text
+//! id-log-anchor ::= { joint-iso-itu-t(2) uuid(25) 238139769127535354640094239956461793089 }
+//!
+//! LogAnchor ::= SEQUENCE {
+//!     origin      UTF8String,   -- the log's origin line
+//!     logKey      UTF8String,   -- the verifier key, signed-note form
+//!     checkpoint  UTF8String    -- the newest checkpoint when the CRL was made: a whole signed note
+//! }
+//! ```
+//!
+//! The arc is the UUID b3280d1d-7d37-4894-a020-ba48dacdaf41, drawn at random for this purpose (ITU-T
+//! X.667). It has 128 bits, more than `const-oid` holds in one arc, so its DER is written by hand.
+
+mod encode;
+mod read;
+
+use crate::SerialNumber;
+use crate::signature::SignatureAlgorithm;
+use crate::time::UnixMillis;
+
+/// id-ce-authorityKeyIdentifier (RFC 5280, 5.2.1), non-critical.
+const AUTHORITY_KEY_IDENTIFIER: &[u8] = &[0x06, 3, 0x55, 0x1d, 35];
+/// id-ce-cRLNumber (RFC 5280, 5.2.3), non-critical.
+const CRL_NUMBER: &[u8] = &[0x06, 3, 0x55, 0x1d, 20];
+/// id-ce-issuingDistributionPoint (RFC 5280, 5.2.5) and `critical TRUE`.
+const ISSUING_DISTRIBUTION_POINT: &[u8] = &[0x06, 3, 0x55, 0x1d, 28, 0x01, 1, 0xff];
+/// `SEQUENCE { onlyContainsUserCerts [1] TRUE }`.
+const ONLY_USER_CERTIFICATES: &[u8] = &[0x30, 3, 0x81, 1, 0xff];
+/// id-log-anchor, non-critical: 2.25.238139769127535354640094239956461793089.
+const LOG_ANCHOR: &[u8] = &[
+    0x06, 0x14, 0x69, 0x82, 0xe6, 0xa8, 0x86, 0xc7, 0xaf, 0xd3, 0xba, 0xa2, 0xa9, 0xa0, 0x90, 0xae,
+    0xc9, 0x8d, 0xd6, 0xb6, 0xde, 0x41,
+];
+/// Everything of an entry's extensions before the reason code: one CRLReason (RFC 5280, 5.3.1).
+const REASON_PREFIX: &[u8] = &[
+    0x30, 12, 0x30, 10, 0x06, 3, 0x55, 0x1d, 21, 0x04, 3, 0x0a, 1,
+];
+/// 2050-01-01T00:00:00Z, from which on times are GeneralizedTime (RFC 5280, 5.1.2.4).
+const GENERALIZED_FROM_SECONDS: u64 = 2_524_608_000;
+
+/// Whether a full CRL may carry this reason code.
+///
+/// RFC 5280, 5.3.1: 0 (unspecified) SHOULD be left out, 7 is not used, 8 (removeFromCRL) belongs in
+/// delta CRLs only, 10 is the last.
+const fn carried(reason: u8) -> bool {
+    matches!(reason, 1..=6 | 9 | 10)
+}
+
+/// One revoked certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RevokedEntry {
+    /// The serial.
+    pub serial: SerialNumber,
+    /// The revocation time, written to the second.
+    pub revoked_at: UnixMillis,
+    /// The RFC 5280 reason code; `None`, and codes that a full CRL may not carry, leave the extension out.
+    pub reason: Option<u8>,
+}
+
+/// What the full CRL of an issuer covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Everything that the issuer signs: no issuingDistributionPoint (roots).
+    Everything,
+    /// `onlyContainsUserCerts` and no name: what OpenSSL brokers accept (device issuers).
+    UserCertificates,
+}
+
+/// What a CRL says of itself.
+#[derive(Clone, Debug)]
+pub struct CrlFields<'a> {
+    /// The issuer's subject Name, DER, as in its certificate.
+    pub issuer: &'a [u8],
+    /// The issuer certificate's subject key identifier.
+    pub authority_key_id: &'a [u8],
+    /// The algorithm that will sign.
+    pub algorithm: SignatureAlgorithm,
+    /// The CRL number.
+    pub number: u64,
+    /// When it is made.
+    pub this_update: UnixMillis,
+    /// When the next one is there at the latest.
+    pub next_update: UnixMillis,
+    /// What it covers.
+    pub scope: Scope,
+    /// The log's origin, verifier key and newest checkpoint, bound by the CA key (DESIGN: CRL anchors the log).
+    pub anchor: LogAnchor<'a>,
+}
+
+/// What binds the signing log to the CA key: the contents of the log-anchor extension.
+#[derive(Clone, Copy, Debug)]
+pub struct LogAnchor<'a> {
+    /// The origin line.
+    pub origin: &'a str,
+    /// The verifier key, signed-note form.
+    pub log_key: &'a str,
+    /// The newest checkpoint: a whole signed note.
+    pub checkpoint: &'a str,
+}
+
+/// A TBSCertList ready to be signed.
+#[derive(Clone, Debug)]
+pub struct TbsCrl {
+    /// The DER.
+    der: Vec<u8>,
+    /// The CRL number in it.
+    number: u64,
+}
+
+impl TbsCrl {
+    /// Encodes the list; entries stand in the order given, each serial at most once.
+    ///
+    /// An entry takes 35 octets, or 49 with a reason code; no entries means no revokedCertificates
+    /// (RFC 5280, 5.1.2.6). Times after 9999 become 99991231235959Z.
+    #[must_use]
+    pub fn encode(fields: &CrlFields<'_>, revoked: &[RevokedEntry]) -> Self {
+        Self {
+            der: encode::tbs_cert_list(fields, revoked),
+            number: fields.number,
+        }
+    }
+
+    /// The DER TBSCertList.
+    #[must_use]
+    pub fn der(&self) -> &[u8] {
+        &self.der
+    }
+
+    /// The CRL number.
+    #[must_use]
+    pub const fn number(&self) -> u64 {
+        self.number
+    }
+}
+
+/// The parts of a parsed CRL that an auditor needs.
+#[derive(Clone, Debug)]
+pub struct ParsedCrl {
+    /// The issuer Name, DER.
+    pub issuer: Vec<u8>,
+    /// The issuer's key identifier, from the authorityKeyIdentifier.
+    pub authority_key_id: Vec<u8>,
+    /// The algorithm that both AlgorithmIdentifiers name.
+    pub algorithm: SignatureAlgorithm,
+    /// What it covers, from the issuingDistributionPoint.
+    pub scope: Scope,
+    /// The CRL number.
+    pub number: u64,
+    /// thisUpdate.
+    pub this_update: UnixMillis,
+    /// nextUpdate.
+    pub next_update: UnixMillis,
+    /// The entries.
+    pub revoked: Vec<RevokedEntry>,
+    /// Origin, verifier key and checkpoint from the log-anchor extension.
+    pub anchor: Option<(String, String, String)>,
+}
+
+/// Why bytes are not a CRL of ours.
+#[derive(Debug, thiserror::Error)]
+#[error("not a CRL that this appliance makes: {0}")]
+pub struct NotACrl(pub &'static str);
+
+/// Parses a signed CRL (DER); the signature is the caller's to verify with [`crate::signature::split`].
+///
+/// Takes exactly the encoding that [`TbsCrl::encode`] makes, save that the log anchor may be absent:
+/// same fields, same order, same criticality, no serial twice.
+///
+/// # Errors
+/// [`NotACrl`] names the field: the CRL was not made here, or was damaged. Do not use it.
+pub fn parse(der: &[u8]) -> Result<ParsedCrl, NotACrl> {
+    read::crl(der)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,228 @@
+//! Reading a CRL of ours back, strictly: the mirror of `encode`.
+//!
+//! Owns the refusal of everything that the encoder does not write. Promises to read each octet once and
+//! to hold one [`RevokedEntry`] for each entry. Each failure names its field.
+
+use super::{
+    AUTHORITY_KEY_IDENTIFIER, CRL_NUMBER, GENERALIZED_FROM_SECONDS, ISSUING_DISTRIBUTION_POINT,
+    LOG_ANCHOR, NotACrl, ONLY_USER_CERTIFICATES, ParsedCrl, REASON_PREFIX, RevokedEntry, Scope,
+    carried,
+};
+use crate::signature::{SignatureAlgorithm, tlv};
+use crate::{SerialNumber, UnixMillis};
+use der::asn1::{BitStringRef, GeneralizedTime, OctetStringRef, UtcTime, Utf8StringRef};
+use der::{Decode, Header, Reader, SliceReader, Tag, TagNumber};
+
+/// `crlExtensions [0]`.
+const CRL_EXTENSIONS: Tag = Tag::ContextSpecific {
+    constructed: true,
+    number: TagNumber(0),
+};
+/// `keyIdentifier [0]`.
+const KEY_IDENTIFIER: Tag = Tag::ContextSpecific {
+    constructed: false,
+    number: TagNumber(0),
+};
+
+/// Reads a whole CRL.
+pub fn crl(der: &[u8]) -> Result<ParsedCrl, NotACrl> {
+    let (tbs, identifier) = tlv::whole_sequence(der, |reader| {
+        let tbs = tlv::raw(reader, Tag::Sequence)?;
+        let identifier = tlv::raw(reader, Tag::Sequence)?;
+        let signature = BitStringRef::decode(reader)?;
+        match signature.as_bytes() {
+            Some(_) => Ok((tbs, identifier)),
+            None => Err(Tag::BitString.value_error().into()),
+        }
+    })
+    .map_err(|_| NotACrl("not a DER SEQUENCE of list, algorithm and signature"))?;
+    let algorithm =
+        SignatureAlgorithm::parse(identifier).map_err(|_| NotACrl("signatureAlgorithm"))?;
+    if identifier != algorithm.identifier() {
+        return Err(NotACrl("signatureAlgorithm"));
+    }
+    let mut reader = SliceReader::new(tbs).map_err(|_| NotACrl("tbsCertList"))?;
+    let list = contents(&mut reader, Tag::Sequence, "tbsCertList")?;
+    tbs_cert_list(list, algorithm)
+}
+
+/// Reads the contents of the TBSCertList.
+fn tbs_cert_list(
+    mut list: SliceReader<'_>,
+    algorithm: SignatureAlgorithm,
+) -> Result<ParsedCrl, NotACrl> {
+    if u8::decode(&mut list) != Ok(1) {
+        return Err(NotACrl("version"));
+    }
+    if tlv::raw(&mut list, Tag::Sequence) != Ok(algorithm.identifier()) {
+        return Err(NotACrl("signature: not the algorithm that stands outside"));
+    }
+    let issuer = tlv::raw(&mut list, Tag::Sequence)
+        .map_err(|_| NotACrl("issuer"))?
+        .to_vec();
+    let this_update = time(&mut list, "thisUpdate")?;
+    let next_update = time(&mut list, "nextUpdate")?;
+    let revoked = match Tag::peek(&list) {
+        Ok(Tag::Sequence) => revoked_certificates(&mut list)?,
+        _ => Vec::new(),
+    };
+    let mut tagged = contents(&mut list, CRL_EXTENSIONS, "crlExtensions")?;
+    let mut extensions = contents(&mut tagged, Tag::Sequence, "crlExtensions")?;
+    if !tagged.is_finished() || !list.is_finished() {
+        return Err(NotACrl("octets after the crlExtensions"));
+    }
+    let authority_key_id = authority_key_id(&mut extensions)?;
+    let number = crl_number(&mut extensions)?;
+    let scope = scope(&mut extensions)?;
+    let anchor = log_anchor(&mut extensions)?;
+    if !extensions.is_finished() {
+        return Err(NotACrl(
+            "crlExtensions: one that is not known here, or not in its place",
+        ));
+    }
+    Ok(ParsedCrl {
+        issuer,
+        authority_key_id,
+        algorithm,
+        scope,
+        number,
+        this_update,
+        next_update,
+        revoked,
+        anchor,
+    })
+}
+
+/// The contents of the next value, which must have this tag.
+fn contents<'a>(
+    reader: &mut SliceReader<'a>,
+    tag: Tag,
+    field: &'static str,
+) -> Result<SliceReader<'a>, NotACrl> {
+    let octets = value(reader, tag).map_err(|_| NotACrl(field))?;
+    SliceReader::new(octets).map_err(|_| NotACrl(field))
+}
+
+/// The octets of the next value, which must have this tag.
+fn value<'a>(reader: &mut SliceReader<'a>, tag: Tag) -> der::Result<&'a [u8]> {
+    let header = Header::decode(reader)?;
+    header.tag().assert_eq(tag)?;
+    reader.read_slice(header.length())
+}
+
+/// Reads a Time in the form that its year asks for.
+fn time(reader: &mut SliceReader<'_>, field: &'static str) -> Result<UnixMillis, NotACrl> {
+    let refused = |_| NotACrl(field);
+    let seconds = match Tag::peek(reader).map_err(refused)? {
+        Tag::UtcTime => UtcTime::decode(reader)
+            .map_err(refused)?
+            .to_unix_duration()
+            .as_secs(),
+        _ => {
+            let time = GeneralizedTime::decode(reader).map_err(refused)?;
+            let seconds = time.to_unix_duration().as_secs();
+            if seconds < GENERALIZED_FROM_SECONDS {
+                return Err(NotACrl(field));
+            }
+            seconds
+        }
+    };
+    Ok(UnixMillis::from_seconds(seconds))
+}
+
+/// Reads revokedCertificates: at least one entry, no serial twice.
+fn revoked_certificates(list: &mut SliceReader<'_>) -> Result<Vec<RevokedEntry>, NotACrl> {
+    let mut entries = contents(list, Tag::Sequence, "revokedCertificates")?;
+    if entries.is_finished() {
+        return Err(NotACrl("revokedCertificates: empty instead of absent"));
+    }
+    let mut revoked = Vec::new();
+    while !entries.is_finished() {
+        revoked.push(entry(&mut entries)?);
+    }
+    let mut serials: Vec<SerialNumber> = revoked.iter().map(|entry| entry.serial).collect();
+    serials.sort_unstable();
+    let twice = |pair: &[SerialNumber]| matches!(pair, [one, other] if one == other);
+    if serials.windows(2).any(twice) {
+        return Err(NotACrl("revokedCertificates: a serial listed twice"));
+    }
+    Ok(revoked)
+}
+
+/// Reads one entry.
+fn entry(entries: &mut SliceReader<'_>) -> Result<RevokedEntry, NotACrl> {
+    let mut reader = contents(entries, Tag::Sequence, "revokedCertificates: an entry")?;
+    let serial = value(&mut reader, Tag::Integer)
+        .ok()
+        .and_then(|octets| SerialNumber::from_slice(octets).ok())
+        .ok_or(NotACrl("revokedCertificates: userCertificate"))?;
+    let revoked_at = time(&mut reader, "revokedCertificates: revocationDate")?;
+    let rest = reader.remaining_len();
+    let rest = reader.read_slice(rest).unwrap_or_default();
+    let reason = match (rest, rest.strip_prefix(REASON_PREFIX)) {
+        ([], _) => None,
+        (_, Some(&[reason])) if carried(reason) => Some(reason),
+        _ => return Err(NotACrl("revokedCertificates: crlEntryExtensions")),
+    };
+    Ok(RevokedEntry {
+        serial,
+        revoked_at,
+        reason,
+    })
+}
+
+/// The value of the next extension if it has this OID and criticality; otherwise nothing is consumed.
+fn extension<'a>(reader: &mut SliceReader<'a>, oid_and_criticality: &[u8]) -> Option<&'a [u8]> {
+    let mut ahead = reader.clone();
+    let octets = value(&mut ahead, Tag::Sequence)
+        .ok()?
+        .strip_prefix(oid_and_criticality)?;
+    let value = <&OctetStringRef>::from_der(octets).ok()?.as_bytes();
+    *reader = ahead;
+    Some(value)
+}
+
+/// Reads the authorityKeyIdentifier: the key identifier alone.
+fn authority_key_id(extensions: &mut SliceReader<'_>) -> Result<Vec<u8>, NotACrl> {
+    let refused = NotACrl("authorityKeyIdentifier");
+    let Some(octets) = extension(extensions, AUTHORITY_KEY_IDENTIFIER) else {
+        return Err(refused);
+    };
+    tlv::whole_sequence(octets, |reader| {
+        value(reader, KEY_IDENTIFIER).map(<[u8]>::to_vec)
+    })
+    .map_err(|_| refused)
+}
+
+/// Reads the cRLNumber.
+fn crl_number(extensions: &mut SliceReader<'_>) -> Result<u64, NotACrl> {
+    extension(extensions, CRL_NUMBER)
+        .and_then(|octets| u64::from_der(octets).ok())
+        .ok_or(NotACrl("cRLNumber"))
+}
+
+/// Reads the issuingDistributionPoint, which may be absent.
+fn scope(extensions: &mut SliceReader<'_>) -> Result<Scope, NotACrl> {
+    match extension(extensions, ISSUING_DISTRIBUTION_POINT) {
+        None => Ok(Scope::Everything),
+        Some(octets) if octets == ONLY_USER_CERTIFICATES => Ok(Scope::UserCertificates),
+        Some(_) => Err(NotACrl("issuingDistributionPoint")),
+    }
+}
+
+/// Reads the log anchor, which may be absent: origin, verifier key, checkpoint.
+fn log_anchor(
+    extensions: &mut SliceReader<'_>,
+) -> Result<Option<(String, String, String)>, NotACrl> {
+    let Some(octets) = extension(extensions, LOG_ANCHOR) else {
+        return Ok(None);
+    };
+    let text = |reader: &mut SliceReader<'_>| {
+        Utf8StringRef::decode(reader).map(|text| text.as_str().to_owned())
+    };
+    tlv::whole_sequence(octets, |reader| {
+        Ok((text(reader)?, text(reader)?, text(reader)?))
+    })
+    .map(Some)
+    .map_err(|_| NotACrl("log anchor"))
+}

@@ -1,0 +1,19 @@
+//! What can be known and proved about certificates without any CA key.
+//!
+//! Owns the serial number, the signing log's format (entries, details, tiles, checkpoints, proofs),
+//! signature verification, and the encodings of CRLs and certs-only PKCS#7. Links no PKCS#11, TPM or
+//! database code: Cargo forbids cycles, so the arrow from the appliance to this crate keeps it so.
+//! Parsers here read bytes from strangers: they never panic and never index.
+#![cfg_attr(not(test), deny(clippy::indexing_slicing))]
+
+pub mod audit;
+pub mod crl;
+pub mod hex;
+pub mod log;
+pub mod pkcs7;
+pub mod serial;
+pub mod signature;
+pub mod time;
+
+pub use serial::SerialNumber;
+pub use time::UnixMillis;
