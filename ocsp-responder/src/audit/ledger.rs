@@ -1,0 +1,402 @@
+//! Reads the log as a book: every outcome to its intent, every serial once, every name to one key.
+//!
+//! Owns the rules that leaves alone can show. Promises memory that grows with serials (about 24
+//! octets each), open intents and CRLs, never with entries. Never looks at details.
+//! Failure story: the first broken rule is a [`Cause`]; the ledger is then of no further use.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::fault::Cause;
+use super::report::{Certificates, Tally};
+use crate::log::checkpoint::VerifierKey;
+use crate::log::{
+    Class, DetailHash, Entry, EntryKind, EventName, IssuerName, LeafIndex, Outcome, Subject,
+};
+use crate::signature::PublicKey;
+use crate::{SerialNumber, UnixMillis};
+
+/// The reason code that lifts a certificate hold (RFC 5280, 5.3.1).
+const REMOVE_FROM_CRL: u8 = 8;
+
+/// An issuer's place among the issuers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct IssuerId(u32);
+
+/// What the log says of an issuer.
+#[derive(Debug)]
+pub(super) struct IssuerRecord {
+    /// Its name.
+    pub name: IssuerName,
+    /// SHA-256 of its key, once the log binds it.
+    pub spki: Option<[u8; 32]>,
+    /// Its key, once known.
+    pub key: Option<PublicKey>,
+    /// The subject Name of its certificate, once known.
+    pub subject: Option<Vec<u8>>,
+    /// Its newest `issuer` entry, and the hash of the certificate there.
+    pub bound: Option<(LeafIndex, [u8; 32])>,
+    /// Its first intent.
+    pub first_use: Option<LeafIndex>,
+}
+
+/// An intent that has no outcome yet.
+#[derive(Debug)]
+pub(super) struct Open {
+    /// Whose.
+    pub issuer: IssuerId,
+    /// What for.
+    pub subject: Subject,
+    /// The bytes to be signed, where the detail is known.
+    pub tbs: Option<Vec<u8>>,
+    /// The production order, where the detail names one.
+    pub order: Option<String>,
+}
+
+/// What the log says of a serial.
+#[derive(Clone, Copy, Debug)]
+struct Standing {
+    issuer: IssuerId,
+    /// Whether it stands revoked now.
+    revoked: bool,
+    /// Whether a CRL may ever have listed it.
+    listed: bool,
+}
+
+/// Where a CRL stands: issuer, partition, number.
+type CrlPlace = (IssuerId, u32, u64);
+
+/// The state of the log after some entries.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    log_key: VerifierKey,
+    /// The time of entry 0.
+    pub oldest: UnixMillis,
+    /// The time of the newest entry.
+    pub newest: UnixMillis,
+    names: BTreeMap<IssuerName, IssuerId>,
+    issuers: Vec<IssuerRecord>,
+    open: HashMap<LeafIndex, Open>,
+    serials: HashMap<SerialNumber, Standing>,
+    crls: BTreeMap<CrlPlace, Option<DetailHash>>,
+    tallies: BTreeMap<(IssuerId, Class), Tally>,
+    /// Events by name.
+    pub events: BTreeMap<EventName, u64>,
+}
+
+impl Ledger {
+    /// The state before entry 0 of the log that this key signs.
+    pub(super) fn new(log_key: VerifierKey) -> Self {
+        Self {
+            log_key,
+            oldest: UnixMillis(0),
+            newest: UnixMillis(0),
+            names: BTreeMap::new(),
+            issuers: Vec::new(),
+            open: HashMap::new(),
+            serials: HashMap::new(),
+            crls: BTreeMap::new(),
+            tallies: BTreeMap::new(),
+            events: BTreeMap::new(),
+        }
+    }
+
+    /// Takes in the next entry; gives back the intent that it ends, if it ends one.
+    pub(super) fn admit(&mut self, entry: &Entry) -> Result<Option<Open>, Cause> {
+        if entry.time < self.newest {
+            return Err(Cause::TimeBack {
+                time: entry.time,
+                before: self.newest,
+            });
+        }
+        self.newest = entry.time;
+        match &entry.kind {
+            EntryKind::Genesis { origin, log_key } => self.genesis(entry, origin, log_key)?,
+            _ if entry.index.0 == 0 => {
+                return Err(Cause::Genesis("the first entry is not genesis"));
+            }
+            EntryKind::Issuer {
+                issuer,
+                spki,
+                certificate,
+            } => {
+                let id = self.issuer(issuer);
+                self.bind_key(id, *spki)?;
+                if let Some(record) = self.record_mut(id) {
+                    record.bound = Some((entry.index, *certificate));
+                }
+            }
+            EntryKind::Intent { issuer, subject } => self.intent(entry.index, issuer, *subject)?,
+            EntryKind::Outcome {
+                intent,
+                issuer,
+                subject,
+                outcome,
+            } => {
+                return self.outcome(*intent, issuer, *subject, *outcome).map(Some);
+            }
+            EntryKind::Revoked {
+                issuer,
+                serial,
+                reason,
+                ..
+            } => {
+                self.revoke(issuer, *serial, *reason)?;
+            }
+            EntryKind::Event { event } => *self.events.entry(event.clone()).or_default() += 1,
+            EntryKind::Tick => {}
+        }
+        Ok(None)
+    }
+
+    /// Checks that entry 0, and it alone, names this log.
+    fn genesis(&mut self, entry: &Entry, origin: &str, log_key: &str) -> Result<(), Cause> {
+        if entry.index.0 != 0 {
+            return Err(Cause::Genesis("a genesis entry that is not the first"));
+        }
+        if origin != self.log_key.name() {
+            return Err(Cause::Genesis("the genesis entry names another origin"));
+        }
+        if log_key != self.log_key.to_string() {
+            return Err(Cause::Genesis("the genesis entry names another log key"));
+        }
+        self.oldest = entry.time;
+        Ok(())
+    }
+
+    /// The place of an issuer, a new one for a new name.
+    pub(super) fn issuer(&mut self, name: &IssuerName) -> IssuerId {
+        if let Some(id) = self.names.get(name) {
+            return *id;
+        }
+        // Each issuer needs an entry of its own, so there are never 2³² of them.
+        let id = IssuerId(u32::try_from(self.issuers.len()).unwrap_or(u32::MAX));
+        self.names.insert(name.clone(), id);
+        self.issuers.push(IssuerRecord {
+            name: name.clone(),
+            spki: None,
+            key: None,
+            subject: None,
+            bound: None,
+            first_use: None,
+        });
+        id
+    }
+
+    /// What the log says of an issuer.
+    pub(super) fn record(&self, id: IssuerId) -> Option<&IssuerRecord> {
+        self.issuers.get(usize::try_from(id.0).ok()?)
+    }
+
+    /// The same, to be added to.
+    pub(super) fn record_mut(&mut self, id: IssuerId) -> Option<&mut IssuerRecord> {
+        self.issuers.get_mut(usize::try_from(id.0).ok()?)
+    }
+
+    /// All issuers, in the order in which the log first names them.
+    pub(super) fn issuers(&self) -> impl Iterator<Item = (IssuerId, &IssuerRecord)> {
+        (0u32..).map(IssuerId).zip(&self.issuers)
+    }
+
+    /// Binds a name to a key's hash: a name keeps its key for ever.
+    pub(super) fn bind_key(&mut self, id: IssuerId, spki: [u8; 32]) -> Result<(), Cause> {
+        let Some(record) = self.record_mut(id) else {
+            return Ok(());
+        };
+        if record.spki.is_some_and(|before| before != spki) {
+            return Err(Cause::IssuerRebound(record.name.clone()));
+        }
+        record.spki = Some(spki);
+        Ok(())
+    }
+
+    /// Takes in an intent.
+    fn intent(
+        &mut self,
+        index: LeafIndex,
+        issuer: &IssuerName,
+        subject: Subject,
+    ) -> Result<(), Cause> {
+        let id = self.issuer(issuer);
+        match subject {
+            Subject::Certificate { serial, .. } => {
+                let standing = Standing {
+                    issuer: id,
+                    revoked: false,
+                    listed: false,
+                };
+                if self.serials.insert(serial, standing).is_some() {
+                    return Err(Cause::SerialReused(serial));
+                }
+            }
+            Subject::Crl { number, partition } => {
+                let places = (id, partition, 0)..=(id, partition, u64::MAX);
+                if let Some(((_, _, newest), _)) = self.crls.range(places).next_back()
+                    && *newest >= number
+                {
+                    return Err(Cause::CrlNumber {
+                        number,
+                        newest: *newest,
+                    });
+                }
+            }
+            Subject::Request | Subject::SelfTest => {}
+        }
+        let tally = self.tally(id, subject.class());
+        tally.intents += 1;
+        tally.open += 1;
+        if let Some(record) = self.record_mut(id) {
+            record.first_use.get_or_insert(index);
+        }
+        self.open.insert(
+            index,
+            Open {
+                issuer: id,
+                subject,
+                tbs: None,
+                order: None,
+            },
+        );
+        Ok(())
+    }
+
+    /// What an issuer signed in a class.
+    fn tally(&mut self, id: IssuerId, class: Class) -> &mut Tally {
+        self.tallies.entry((id, class)).or_default()
+    }
+
+    /// Takes in the end of an intent.
+    fn outcome(
+        &mut self,
+        intent: LeafIndex,
+        issuer: &IssuerName,
+        subject: Subject,
+        outcome: Outcome,
+    ) -> Result<Open, Cause> {
+        let open = self
+            .open
+            .remove(&intent)
+            .ok_or(Cause::NoOpenIntent { intent })?;
+        if self.names.get(issuer) != Some(&open.issuer) || open.subject != subject {
+            return Err(Cause::OtherIntent { intent });
+        }
+        let tally = self.tally(open.issuer, subject.class());
+        tally.open -= 1;
+        match outcome {
+            Outcome::Issued { attempts: 0 } => return Err(Cause::NoAttempt),
+            Outcome::Issued { attempts } => {
+                tally.signatures += 1;
+                tally.attempts += u64::from(attempts);
+                if let Subject::Crl { number, partition } = subject {
+                    self.crls.insert((open.issuer, partition, number), None);
+                }
+            }
+            Outcome::Abandoned => tally.abandoned += 1,
+            Outcome::Unresolved { attempts } => {
+                tally.unresolved += 1;
+                tally.attempts += u64::from(attempts);
+                if let Subject::Certificate { serial, .. } = subject
+                    && let Some(standing) = self.serials.get_mut(&serial)
+                {
+                    standing.listed = true;
+                }
+            }
+        }
+        Ok(open)
+    }
+
+    /// Takes in a revocation.
+    fn revoke(
+        &mut self,
+        issuer: &IssuerName,
+        serial: SerialNumber,
+        reason: u8,
+    ) -> Result<(), Cause> {
+        let id = self.names.get(issuer).copied();
+        match self.serials.get_mut(&serial) {
+            Some(standing) if Some(standing.issuer) == id => {
+                standing.revoked = reason != REMOVE_FROM_CRL;
+                standing.listed = true;
+                Ok(())
+            }
+            _ => Err(Cause::RevokedUnknown(serial)),
+        }
+    }
+
+    /// The open intent at an index, to be given its detail.
+    pub(super) fn open_mut(&mut self, index: LeafIndex) -> Option<&mut Open> {
+        self.open.get_mut(&index)
+    }
+
+    /// Remembers the hash of an issued CRL.
+    pub(super) fn set_crl_hash(&mut self, id: IssuerId, subject: Subject, sha256: DetailHash) {
+        if let Subject::Crl { number, partition } = subject
+            && let Some(hash) = self.crls.get_mut(&(id, partition, number))
+        {
+            *hash = Some(sha256);
+        }
+    }
+
+    /// The hashes of the issued CRLs of this issuer and number, one a partition.
+    ///
+    /// A hash is `None` where details were not given.
+    pub(super) fn crl_hashes(&self, id: IssuerId, number: u64) -> Vec<Option<DetailHash>> {
+        let places = (id, 0, 0)..=(id, u32::MAX, u64::MAX);
+        let of_number = self
+            .crls
+            .range(places)
+            .filter(|((_, _, other), _)| *other == number);
+        of_number.map(|(_, hash)| *hash).collect()
+    }
+
+    /// The number of this issuer's newest full CRL.
+    pub(super) fn newest_crl(&self, id: IssuerId) -> Option<u64> {
+        let full = (id, 0, 0)..=(id, 0, u64::MAX);
+        self.crls
+            .range(full)
+            .next_back()
+            .map(|((_, _, number), _)| *number)
+    }
+
+    /// Whether the log allows a CRL of this issuer to list this serial.
+    pub(super) fn may_be_listed(&self, id: IssuerId, serial: SerialNumber) -> bool {
+        self.serials
+            .get(&serial)
+            .is_some_and(|standing| standing.issuer == id && standing.listed)
+    }
+
+    /// What was signed, class by class, over all issuers.
+    pub(super) fn classes(&self) -> BTreeMap<Class, Tally> {
+        let mut classes: BTreeMap<Class, Tally> = BTreeMap::new();
+        for ((_, class), tally) in &self.tallies {
+            classes.entry(*class).or_default().add(tally);
+        }
+        classes
+    }
+
+    /// What one issuer signed, class by class.
+    pub(super) fn classes_of(&self, id: IssuerId) -> BTreeMap<Class, Tally> {
+        let own = self.tallies.iter().filter(|((issuer, _), _)| *issuer == id);
+        own.map(|((_, class), tally)| (*class, *tally)).collect()
+    }
+
+    /// What became of certificates.
+    pub(super) fn certificates(&self) -> Certificates {
+        let tally = self
+            .classes()
+            .get(&Class::Certificate)
+            .copied()
+            .unwrap_or_default();
+        let revoked = self
+            .serials
+            .values()
+            .filter(|standing| standing.revoked)
+            .count();
+        Certificates {
+            issued: tally.signatures,
+            abandoned: tally.abandoned,
+            unresolved: tally.unresolved,
+            open: tally.open,
+            revoked: u64::try_from(revoked).unwrap_or(u64::MAX),
+        }
+    }
+}
