@@ -1,0 +1,189 @@
+//! The token host: the process that watches over a worker, which loads the vendor's library.
+//!
+//! Owns the Unix socket that the daemon connects to, the start of each worker, and what must outlive one:
+//! the verdict on the PIN. Promises that one host serves a socket, that a worker that is silent or hangs is
+//! killed, and that a rejected PIN is not tried again. Never loads vendor code and never reads the PIN.
+//! Failure story: a worker's end, for whatever reason, is answered by starting the next; only a faulty
+//! installation (configuration, socket, PIN file) ends the host.
+//!
+//! ```text
+//! host ──spawns──▶ worker ──loads──▶ PKCS#11 module
+//!  │  ◀──beats────   ▲
+//!  └─listening socket┘◀──frames── daemon
+//! ```
+
+mod args;
+mod connection;
+mod control;
+mod encode;
+mod key;
+mod mechanism;
+mod memory;
+mod place;
+mod queue;
+mod serve;
+mod stopwatch;
+mod token;
+mod verdict;
+mod watch;
+mod worker;
+
+/// The host's bounds that the daemon must know to outwait them.
+pub(super) mod queue_bounds {
+    pub use super::queue::{GENERATE_LIMIT, WAIT_MAX};
+}
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use rustix::process::{DumpableBehavior, Resource, Rlimit};
+
+use self::args::Args;
+use crate::config::{Config, ConfigError, Token};
+
+/// Why a host cannot run; each is for an operator to mend.
+#[derive(Debug, thiserror::Error)]
+enum HostError {
+    /// The configuration.
+    #[error("the configuration is refused")]
+    Config(#[from] ConfigError),
+    /// No such token.
+    #[error("the configuration has no [[token]] named {name:?}; it has: {known}")]
+    UnknownToken {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        known: String,
+    },
+    /// The PIN file is open to others.
+    #[error(
+        "pin_file {} can be written by its group or used by others (mode {mode:03o}): chmod 0400 it",
+        path.display()
+    )]
+    PinFileOpen {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// The PIN file cannot be used.
+    #[error("pin_file {} cannot be read by this user", path.display())]
+    PinFile {
+        /// The file.
+        path: PathBuf,
+        /// The system's error.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Another host has the socket.
+    #[error("another token host serves {}: stop it first", path.display())]
+    Taken {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// The socket cannot be made.
+    #[error("cannot listen on {}: its directory must exist and be writable by this user", path.display())]
+    Socket {
+        /// The socket.
+        path: PathBuf,
+        /// The system's error.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The system refuses something.
+    #[error("the system refuses: {what}")]
+    System {
+        /// What was asked.
+        what: &'static str,
+        /// The system's error.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl HostError {
+    /// The system refused something.
+    const fn system(what: &'static str, source: std::io::Error) -> Self {
+        Self::System { what, source }
+    }
+}
+
+/// The whole of `hallmark-token`: reads the command line and runs as host or as worker.
+#[must_use]
+pub fn main() -> ExitCode {
+    let args = Args::parse();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .with_target(false)
+        .init();
+    let span = tracing::info_span!("token", name = args.name);
+    let _entered = span.enter();
+    match run(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let mut text = format!("hallmark-token: {error}");
+            let mut source = std::error::Error::source(&error);
+            while let Some(cause) = source {
+                text.push_str(&format!(": {cause}"));
+                source = cause.source();
+            }
+            // Where even standard error is closed there is nobody to tell.
+            let _ = writeln!(std::io::stderr(), "{text}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs as host or worker.
+fn run(args: &Args) -> Result<(), HostError> {
+    harden()?;
+    let token = configured(args)?;
+    if args.worker {
+        worker::run(&token, args.purpose(), args.memory)
+    } else {
+        place::check_pin_file(&token.pin_file)?;
+        let place = place::Place::take(&token.socket)?;
+        watch::run(args, &place)
+    }
+}
+
+/// The token's part of the configuration.
+fn configured(args: &Args) -> Result<Token, HostError> {
+    let config = Config::load(&args.config)?;
+    let known: Vec<&str> = config.tokens.iter().map(|t| t.name.as_str()).collect();
+    let known = known.join(", ");
+    config
+        .tokens
+        .into_iter()
+        .find(|token| token.name == args.name)
+        .ok_or_else(|| HostError::UnknownToken {
+            name: args.name.clone(),
+            known,
+        })
+}
+
+/// Makes sure that no PIN and no session state gets to a disk, and that files are made for this user only.
+fn harden() -> Result<(), HostError> {
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    rustix::process::setrlimit(Resource::Core, none)
+        .map_err(|error| HostError::system("no core dumps", error.into()))?;
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .map_err(|error| HostError::system("not to be traced", error.into()))?;
+    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
+    Ok(())
+}
+
+/// The users that may connect: those of the configuration, or else the host's own.
+fn permitted_uids(token: &Token) -> Vec<u32> {
+    if token.daemon_uids.is_empty() {
+        vec![rustix::process::geteuid().as_raw()]
+    } else {
+        token.daemon_uids.clone()
+    }
+}
