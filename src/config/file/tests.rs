@@ -1,0 +1,345 @@
+//! Each rule of the configuration file, and the key that its refusal names.
+
+use super::*;
+use crate::config::document;
+use proptest::prelude::*;
+
+/// The published example: what it says must load.
+const EXAMPLE: &str = include_str!("../../../hsm-config/softhsm2.toml");
+
+fn load(text: &str) -> Result<Config, ConfigError> {
+    let file = Path::new("/etc/hallmark/hallmark.toml");
+    document::parse::<File>(file, text)?.into_config(file)
+}
+
+/// The whole chain of an error, as the operator reads it.
+fn shown(error: &ConfigError) -> String {
+    let source = std::error::Error::source(error).map(|s| format!(": {s}"));
+    format!("{error}{}", source.unwrap_or_default())
+}
+
+#[test]
+fn the_example_loads() {
+    let config = load(EXAMPLE).unwrap();
+    assert_eq!(config.state_dir, Path::new("/var/lib/hallmark/state"));
+    assert_eq!(config.listen.minimum_tls, MinimumTls::V1_3);
+    assert_eq!(config.server.names.len(), 2);
+    assert_eq!(config.operators[0].uid, 1001);
+    assert_eq!(config.tokens[0].sign_deadline, Duration::from_secs(10));
+    assert_eq!(config.tokens[0].label, "hallmark");
+    let names: Vec<_> = config.issuers.iter().map(|i| i.name.as_str()).collect();
+    assert_eq!(names, ["device-root", "device-1", "access-root", "access"]);
+    let key = config.issuers[1].key.as_ref().unwrap();
+    assert_eq!(config.token_of(key).unwrap().name, "soft");
+}
+
+#[test]
+fn what_may_be_left_out() {
+    let text = EXAMPLE
+        .replace("sessions = 2", "")
+        .replace("sign_deadline = \"10s\"", "")
+        .replace("daemon_uids = []", "")
+        .replace("tls12 = false", "");
+    let config = load(&text).unwrap();
+    assert_eq!(config.tokens[0].sessions, SESSIONS_DEFAULT);
+    assert_eq!(config.tokens[0].sign_deadline, SIGN_DEADLINE_DEFAULT);
+}
+
+#[test]
+fn relative_paths_are_relative_to_the_file() {
+    let text = EXAMPLE
+        .replace("\"/etc/hallmark/pins/soft\"", "\"pins/soft\"")
+        .replace("\"/etc/hallmark/profiles\"", "\"../profiles/./x\"");
+    let config = load(&text).unwrap();
+    assert_eq!(
+        config.tokens[0].pin_file,
+        Path::new("/etc/hallmark/pins/soft")
+    );
+    assert_eq!(config.profiles, Path::new("/etc/profiles/x"));
+}
+
+#[test]
+fn tls12_is_opened_on_request() {
+    let config = load(&EXAMPLE.replace("tls12 = false", "tls12 = true")).unwrap();
+    assert_eq!(config.listen.minimum_tls, MinimumTls::V1_2);
+}
+
+/// Each fault: what is written instead of what, the key that the message must name, and a word of it.
+const FAULTS: &[(&str, &str, &str, &str)] = &[
+    ("version = 1", "version = 3", "version: ", "3 is not known"),
+    ("version = 1", "", "version: ", "missing"),
+    ("state_dir =", "state =", "state: ", "unknown field"),
+    (
+        "profiles = \"/etc/hallmark/profiles\"",
+        "",
+        "top level: ",
+        "`profiles`",
+    ),
+    ("\"/etc/hallmark/profiles\"", "\"\"", "profiles: ", "path"),
+    (
+        "\"/var/lib/hallmark/private\"",
+        "\"/var/lib/hallmark/public/private\"",
+        "details: ",
+        "published or below",
+    ),
+    (
+        "\"/var/lib/hallmark/state\"",
+        "\"/var/lib/hallmark/private/state\"",
+        "state_dir: ",
+        "details or below",
+    ),
+    (
+        "\"/var/lib/hallmark/private\"",
+        "\"/var/lib/hallmark/public/../public\"",
+        "details: ",
+        "published or below",
+    ),
+    (
+        "\"/var/lib/hallmark/public\"",
+        "\"/var/lib/hallmark/state\"",
+        "published: ",
+        "state_dir or below",
+    ),
+    (
+        "hallmark.example/plant-7",
+        "https://hallmark.example",
+        "log.origin: ",
+        "without its scheme",
+    ),
+    (
+        "hallmark.example/plant-7",
+        "plant+7",
+        "log.origin: ",
+        "without its scheme",
+    ),
+    (
+        "hallmark.example/plant-7",
+        "plant 7",
+        "log.origin: ",
+        "without its scheme",
+    ),
+    ("# key = ", "key = ", "log.key: ", "one of them"),
+    ("key_file = ", "# key_file = ", "log.key_file: ", "missing"),
+    (
+        "/state/log.key",
+        "/public/log.key",
+        "log.key_file: ",
+        "others read",
+    ),
+    (
+        "0.0.0.0:8443",
+        "localhost:8443",
+        "listen.api: ",
+        "address and a port",
+    ),
+    ("127.0.0.1:9464", "0.0.0.0:9464", "listen.ops: ", "loopback"),
+    (
+        "127.0.0.1:9464",
+        "127.0.0.1:8443",
+        "listen.ops: ",
+        "port of listen.api",
+    ),
+    ("tls12 = false", "tls12 = 0", "listen.tls12: ", "boolean"),
+    (
+        "/run/hallmark/admin.sock",
+        "/run/hallmark-token-soft/token.sock",
+        "token[0].socket: ",
+        "another socket",
+    ),
+    (
+        "/run/hallmark/",
+        "/run/hallmark-of-a-plant-with-a-very-long-name-that-somebody-chose-long-ago-and-nobody-changes-any-more/",
+        "listen.admin_socket: ",
+        "at most 103",
+    ),
+    (
+        "[\"hallmark.plant-7.example\", \"192.0.2.7\"]",
+        "[]",
+        "server.names: ",
+        "1 to 32",
+    ),
+    (
+        "\"192.0.2.7\"",
+        "\"192.0.2\"",
+        "server.names[1]: ",
+        "neither",
+    ),
+    (
+        "\"192.0.2.7\"",
+        "\"*.example\"",
+        "server.names[1]: ",
+        "neither",
+    ),
+    (
+        "\"192.0.2.7\"",
+        "\"Hallmark.plant-7.example\"",
+        "server.names[1]: ",
+        "twice",
+    ),
+    (
+        "issuer = \"access\"",
+        "issuer = \"gate\"",
+        "server.issuer: ",
+        "no [[issuer]]",
+    ),
+    (
+        "\"j.doe\"",
+        "\"appliance\"",
+        "operator[0].name: ",
+        "own acts",
+    ),
+    ("\"j.doe\"", "\"j doe\"", "operator[0].name: ", "1 to 64"),
+    ("uid = 1001", "uid = -1", "operator[0].uid: ", "u32"),
+    (
+        "uid = 1001",
+        "uid = 1001\n[[operator]]\nname = \"j.doe\"\nuid = 1002",
+        "operator[1].name: ",
+        "twice",
+    ),
+    (
+        "uid = 1001",
+        "uid = 1001\n[[operator]]\nname = \"e.roe\"\nuid = 1001",
+        "operator[1].uid: ",
+        "twice",
+    ),
+    (
+        "name = \"soft\"",
+        "name = \"Soft\"",
+        "token[0].name: ",
+        "a-z",
+    ),
+    (
+        "pin_file = ",
+        "pin = ",
+        "token[0].pin: ",
+        "unknown field `pin`",
+    ),
+    (
+        "pin_file = \"/etc/hallmark/pins/soft\"",
+        "",
+        "token[0]: ",
+        "`pin_file`",
+    ),
+    (
+        "/etc/hallmark/pins/soft",
+        "/var/lib/hallmark/public/pin",
+        "token[0].pin_file: ",
+        "others read",
+    ),
+    (
+        "sessions = 2",
+        "sessions = 0",
+        "token[0].sessions: ",
+        "1 to 64",
+    ),
+    (
+        "sessions = 2",
+        "sessions = 65",
+        "token[0].sessions: ",
+        "1 to 64",
+    ),
+    ("\"10s\"", "\"10\"", "token[0].sign_deadline: ", "unit"),
+    ("\"10s\"", "\"1ms\"", "token[0].sign_deadline: ", "100ms"),
+    ("\"10s\"", "10", "token[0].sign_deadline: ", "string"),
+    (
+        "uri = \"pkcs11:token=hallmark;",
+        "uri = \"pkcs11:token=hallmark;pin-value=1234;",
+        "token[0].uri: ",
+        "holds a PIN",
+    ),
+    (
+        "object=device-1;type=private",
+        "object=device-1",
+        "issuer[1].key: ",
+        "\"type\" is missing",
+    ),
+    (
+        "serial=0123456789abcdef;object=device-1",
+        "serial=1;object=device-1",
+        "issuer[1].key: ",
+        "no [[token]]",
+    ),
+    (
+        "object=device-1;",
+        "object=device-root;",
+        "issuer[1].key: ",
+        "one use",
+    ),
+    (
+        "name = \"device-1\"",
+        "name = \"device-root\"",
+        "issuer[1].name: ",
+        "twice",
+    ),
+    (
+        "http://pki.plant-7.example/ocsp",
+        "ldap://pki.plant-7.example",
+        "issuer[0].ocsp_url: ",
+        "http://",
+    ),
+    (
+        "/crl/device-1.crl",
+        "/crl/device 1.crl",
+        "issuer[1].crl_url: ",
+        "character",
+    ),
+    (
+        "pki.plant-7.example/ca/access.cer",
+        "/ca/access.cer",
+        "issuer[3].ca_url: ",
+        "host",
+    ),
+];
+
+#[test]
+fn each_fault_is_named_with_its_key() {
+    for (from, to, key, word) in FAULTS {
+        let text = EXAMPLE.replacen(from, to, 1);
+        assert_ne!(text, EXAMPLE, "{from} is not in the example");
+        let error = load(&text).map(|_| ()).expect_err(to);
+        let shown = shown(&error);
+        assert!(
+            shown.contains(&format!(": {key}")),
+            "{from} → {to}: {shown}"
+        );
+        assert!(shown.contains(word), "{from} → {to}: {shown}");
+        assert!(shown.starts_with("/etc/hallmark/hallmark.toml"), "{shown}");
+    }
+}
+
+#[test]
+fn tokens_are_distinct() {
+    let second = |name: &str, serial: &str| {
+        format!(
+            "{EXAMPLE}\n[[token]]\nname = \"{name}\"\nmodule = \"m.so\"\n\
+             uri = \"pkcs11:token=hallmark;serial={serial}\"\npin_file = \"p\"\nsocket = \"s\"\n"
+        )
+    };
+    assert_eq!(load(&second("other", "2")).unwrap().tokens.len(), 2);
+    let error = load(&second("soft", "2")).unwrap_err();
+    assert!(shown(&error).contains(": token[1].name: "));
+    let error = load(&second("other", "0123456789abcdef")).unwrap_err();
+    assert!(shown(&error).contains(": token[1].uri: "));
+}
+
+#[test]
+fn the_servers_issuer_has_a_key() {
+    let key = "key = \"pkcs11:token=hallmark;serial=0123456789abcdef;object=access;type=private\"";
+    let error = load(&EXAMPLE.replace(key, "")).unwrap_err();
+    assert!(shown(&error).contains("server.issuer: access has no key"));
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_answered(text in "\\PC{0,60}") {
+        let _ = load(&text);
+    }
+
+    #[test]
+    fn a_mutated_file_is_answered(at in 0..EXAMPLE.len(), byte in 0_u8..128, gone in 0_usize..40) {
+        let mut bytes = EXAMPLE.as_bytes().to_vec();
+        let end = (at + gone).min(bytes.len());
+        bytes.splice(at..end, [byte]);
+        let _ = load(&String::from_utf8_lossy(&bytes));
+    }
+}
