@@ -1,0 +1,2 @@
+//! Requests that come, good and bad.
+use super::*;

@@ -1,0 +1,1 @@
+//! Certificates by every built-in profile, and every way to be refused.

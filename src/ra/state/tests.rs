@@ -1,0 +1,412 @@
+//! Tables of every rule of the registry.
+
+use std::collections::BTreeSet;
+
+use certstatus::SerialNumber;
+
+use super::*;
+use crate::ra::Registry;
+
+/// A name.
+fn slug(name: &str) -> Slug {
+    name.parse().unwrap()
+}
+
+/// A certificate whose DER is stood for by `tag`, valid from second 100 until second 200.
+fn certificate(tag: u8) -> LineCertificate {
+    LineCertificate {
+        serial: SerialNumber::from_random([tag; 16]),
+        sha256: DetailHash::of(&[tag]),
+        not_before: UnixMillis::from_seconds(100),
+        not_after: UnixMillis::from_seconds(200),
+    }
+}
+
+/// Terms of the order `demo` for `line-1`, from second 120 until second 180, 2 units.
+fn terms() -> OrderTerms {
+    OrderTerms {
+        order: slug("demo"),
+        profile: "mqtt-device".into(),
+        issuer: "devices".parse().unwrap(),
+        lines: BTreeSet::from([slug("line-1")]),
+        quantity: 2,
+        from: UnixMillis::from_seconds(120),
+        until: UnixMillis::from_seconds(180),
+        device_id_pattern: "dev-[0-9]+".into(),
+    }
+}
+
+/// Two lines with certificates 1 and 2, and the order `demo`, each change admitted before it is applied.
+fn registry() -> Registry {
+    let registry = Registry::default();
+    let changes = [
+        Change::LineAdded {
+            line: slug("line-1"),
+        },
+        Change::LineCertified {
+            line: slug("line-1"),
+            certificate: certificate(1),
+        },
+        Change::LineAdded {
+            line: slug("line-2"),
+        },
+        Change::LineCertified {
+            line: slug("line-2"),
+            certificate: certificate(2),
+        },
+        Change::OrderOpened { terms: terms() },
+    ];
+    for change in changes {
+        registry.admit(&change).unwrap();
+        registry.apply(&change);
+    }
+    registry
+}
+
+/// The line that certificate `tag` proves at second 150.
+fn line(registry: &Registry, tag: u8) -> Line {
+    registry
+        .authenticate(Some(&[tag]), UnixMillis::from_seconds(150))
+        .unwrap()
+}
+
+#[test]
+fn only_an_exact_valid_certificate_of_an_enabled_line_authenticates() {
+    let registry = registry();
+    let rule = |peer: Option<&[u8]>, millis| match registry.authenticate(peer, UnixMillis(millis)) {
+        Ok(line) => line.name().to_string(),
+        Err(refused) => refused.rule().to_owned(),
+    };
+    let rows: [(Option<&[u8]>, u64, &str); 8] = [
+        (Some(&[1]), 100_000, "line-1"),
+        (Some(&[2]), 150_000, "line-2"),
+        (Some(&[1]), 200_999, "line-1"),
+        (Some(&[1]), 201_000, "certificate-outside-validity"),
+        (Some(&[1]), 99_999, "certificate-outside-validity"),
+        (Some(&[3]), 150_000, "unknown-certificate"),
+        (Some(&[1, 1]), 150_000, "unknown-certificate"),
+        (None, 150_000, "no-certificate"),
+    ];
+    for (peer, millis, expected) in rows {
+        assert_eq!(rule(peer, millis), expected, "{peer:?} {millis}");
+    }
+}
+
+#[test]
+fn a_disabled_line_is_refused_on_the_next_request_until_it_is_enabled() {
+    let registry = registry();
+    let now = UnixMillis::from_seconds(150);
+    for (state, authenticates) in [(LineState::Disabled, false), (LineState::Enabled, true)] {
+        registry.apply(&Change::LineSet {
+            line: slug("line-1"),
+            state,
+        });
+        assert_eq!(
+            registry.authenticate(Some(&[1]), now).is_ok(),
+            authenticates
+        );
+        assert!(registry.authenticate(Some(&[2]), now).is_ok());
+    }
+}
+
+#[test]
+fn a_revoked_certificate_is_refused_and_the_lines_other_one_is_not() {
+    let registry = registry();
+    let now = UnixMillis::from_seconds(150);
+    let first = certificate(1);
+    let further = Change::LineCertified {
+        line: slug("line-1"),
+        certificate: certificate(3),
+    };
+    registry.apply(&further);
+    assert_eq!(registry.line_of(first.serial), Some(slug("line-1")));
+    let revoked = |line| Change::LineDecertified {
+        line: slug(line),
+        serial: first.serial,
+    };
+    assert!(
+        registry.admit(&revoked("line-2")).is_err(),
+        "not its certificate"
+    );
+    registry.admit(&revoked("line-1")).unwrap();
+    registry.apply(&revoked("line-1"));
+    let refused = registry.authenticate(Some(&[1]), now);
+    assert_eq!(refused, Err(Refused::UnknownCertificate));
+    assert!(registry.authenticate(Some(&[3]), now).is_ok());
+    assert_eq!(registry.line_of(first.serial), None);
+    assert!(
+        registry.admit(&revoked("line-1")).is_err(),
+        "once is enough"
+    );
+}
+
+#[test]
+fn a_foreign_order_and_no_order_are_told_alike() {
+    let registry = registry();
+    let other = line(&registry, 2);
+    assert_eq!(
+        registry.order_for(&other, "demo"),
+        Err(Refused::NoOrder("demo".into()))
+    );
+    assert_eq!(
+        registry.order_for(&other, "none"),
+        Err(Refused::NoOrder("none".into()))
+    );
+    let now = UnixMillis::from_seconds(150);
+    let refused = registry.grant(&other, &slug("demo"), "dev-1", now);
+    assert_eq!(refused, Err(Refused::NoOrder("demo".into())));
+    let nonsense = format!("a\r\nb{}", "x".repeat(500));
+    let Err(Refused::NoOrder(told)) = registry.order_for(&other, &nonsense) else {
+        unreachable!("no order has such a name");
+    };
+    assert!(told.len() <= 64 && !told.contains('\n'));
+    assert_eq!(
+        registry
+            .order_for(&line(&registry, 1), "demo")
+            .unwrap()
+            .terms,
+        terms()
+    );
+}
+
+#[test]
+fn a_grant_needs_state_dates_device_id_and_units() {
+    let long = "dev-".to_owned() + &"1".repeat(61);
+    let rows = [
+        (OrderState::Open, 0, 150_000, "dev-1", "granted"),
+        (OrderState::Open, 1, 120_000, "dev-1", "granted"),
+        (OrderState::Open, 0, 179_999, "dev-1", "granted"),
+        (OrderState::Open, 0, 180_000, "dev-1", "order-outside-dates"),
+        (OrderState::Open, 0, 119_999, "dev-1", "order-outside-dates"),
+        (OrderState::Closed, 0, 150_000, "dev-1", "order-closed"),
+        (OrderState::Open, 2, 150_000, "dev-1", "order-used-up"),
+        (OrderState::Open, 3, 150_000, "dev-1", "order-used-up"),
+        (OrderState::Open, 0, 150_000, "dev-1x", "device-id-pattern"),
+        (OrderState::Open, 0, 150_000, "xdev-1", "device-id-pattern"),
+        (OrderState::Open, 0, 150_000, "dev-1\n", "device-id-form"),
+        (OrderState::Open, 0, 150_000, "", "device-id-form"),
+        (OrderState::Open, 0, 150_000, &long, "device-id-form"),
+    ];
+    for (state, used, millis, device_id, expected) in rows {
+        let registry = registry();
+        registry.apply(&Change::OrderSet {
+            order: slug("demo"),
+            state,
+        });
+        registry.set_units(&slug("demo"), used, 0);
+        let asking = line(&registry, 1);
+        let told = match registry.grant(&asking, &slug("demo"), device_id, UnixMillis(millis)) {
+            Ok(grant) => {
+                assert_eq!(grant.device_id(), Some(device_id));
+                "granted"
+            }
+            Err(refused) => refused.rule(),
+        };
+        assert_eq!(told, expected, "{state:?} {used} {millis} {device_id:?}");
+    }
+}
+
+#[test]
+fn a_line_renews_but_does_not_collect() {
+    let registry = registry();
+    let asking = line(&registry, 1);
+    let now = UnixMillis::from_seconds(150);
+    for tag in 11..18 {
+        assert_eq!(registry.renewal(&asking, now), Ok(asking.renewal()));
+        let change = Change::LineCertified {
+            line: slug("line-1"),
+            certificate: certificate(tag),
+        };
+        registry.admit(&change).unwrap();
+        registry.apply(&change);
+    }
+    assert_eq!(
+        registry.renewal(&asking, now).unwrap_err().rule(),
+        "too-many-certificates"
+    );
+    let later = UnixMillis::from_seconds(300);
+    assert!(
+        registry.renewal(&asking, later).is_ok(),
+        "expired ones do not count"
+    );
+}
+
+/// The terms of a new order, changed.
+fn opened(change: impl FnOnce(&mut OrderTerms)) -> Change {
+    let mut terms = terms();
+    terms.order = slug("new");
+    change(&mut terms);
+    Change::OrderOpened { terms }
+}
+
+#[test]
+fn orders_are_opened_on_possible_terms_only() {
+    let registry = registry();
+    registry.admit(&opened(|_| ())).unwrap();
+    registry
+        .admit(&opened(|t| t.quantity = QUANTITY_MAX))
+        .unwrap();
+    let rows = [
+        (
+            opened(|t| t.order = slug("demo")),
+            "the order demo exists already",
+        ),
+        (opened(|t| t.quantity = 0), "quantity:"),
+        (opened(|t| t.quantity = QUANTITY_MAX + 1), "quantity:"),
+        (opened(|t| t.until = t.from), "until:"),
+        (opened(|t| t.until = UnixMillis(u64::MAX)), "until:"),
+        (opened(|t| t.lines.clear()), "lines:"),
+        (
+            opened(|t| t.lines = (0..257).map(|n| slug(&format!("l{n}"))).collect()),
+            "lines:",
+        ),
+        (
+            opened(|t| {
+                t.lines.insert(slug("nowhere"));
+            }),
+            "there is no line nowhere",
+        ),
+        (opened(|t| t.profile = String::new()), "profile:"),
+        (opened(|t| t.profile = "../x".into()), "profile:"),
+        (
+            opened(|t| t.device_id_pattern = "(".into()),
+            "device_id_pattern:",
+        ),
+    ];
+    for (change, expected) in rows {
+        let told = registry.admit(&change).unwrap_err().to_string();
+        assert!(told.starts_with(expected), "{told}");
+    }
+}
+
+#[test]
+fn lines_and_certificates_are_added_once_and_to_what_exists() {
+    let registry = registry();
+    let mut backwards = certificate(9);
+    backwards.not_after = backwards.not_before;
+    let rows = [
+        (
+            Change::LineAdded {
+                line: slug("line-1"),
+            },
+            "the line line-1 exists already",
+        ),
+        (
+            Change::LineCertified {
+                line: slug("line-9"),
+                certificate: certificate(9),
+            },
+            "there is no line line-9",
+        ),
+        (
+            Change::LineCertified {
+                line: slug("line-2"),
+                certificate: certificate(1),
+            },
+            "the line certificate 41010101010101010101010101010101 exists already",
+        ),
+        (
+            Change::LineCertified {
+                line: slug("line-1"),
+                certificate: backwards,
+            },
+            "not_after: it must be after not_before",
+        ),
+        (
+            Change::LineSet {
+                line: slug("line-9"),
+                state: LineState::Enabled,
+            },
+            "there is no line line-9",
+        ),
+        (
+            Change::OrderSet {
+                order: slug("none"),
+                state: OrderState::Closed,
+            },
+            "there is no order none",
+        ),
+    ];
+    for (change, expected) in rows {
+        assert_eq!(registry.admit(&change).unwrap_err().to_string(), expected);
+    }
+}
+
+#[test]
+fn changes_that_do_not_fit_refuse_more_and_never_less() {
+    let registry = registry();
+    registry.apply(&Change::LineCertified {
+        line: slug("line-9"),
+        certificate: certificate(9),
+    });
+    let now = UnixMillis::from_seconds(150);
+    assert_eq!(
+        registry.authenticate(Some(&[9]), now),
+        Err(Refused::UnknownCertificate)
+    );
+    registry.apply(&opened(|t| t.device_id_pattern = "(".into()));
+    let refused = registry
+        .grant(&line(&registry, 1), &slug("new"), "dev-1", now)
+        .unwrap_err();
+    assert_eq!(refused.rule(), "device-id-pattern");
+    registry.apply(&Change::OrderOpened {
+        terms: OrderTerms {
+            quantity: 99,
+            ..terms()
+        },
+    });
+    assert_eq!(
+        registry.order(&slug("demo")).unwrap().terms.quantity,
+        2,
+        "terms are fixed"
+    );
+}
+
+#[test]
+fn changes_round_trip_as_the_log_keeps_them() {
+    let changes = [
+        Change::LineAdded {
+            line: slug("line-1"),
+        },
+        Change::LineCertified {
+            line: slug("line-1"),
+            certificate: certificate(1),
+        },
+        Change::LineDecertified {
+            line: slug("line-1"),
+            serial: certificate(1).serial,
+        },
+        Change::LineSet {
+            line: slug("line-1"),
+            state: LineState::Disabled,
+        },
+        Change::OrderOpened { terms: terms() },
+        Change::OrderSet {
+            order: slug("demo"),
+            state: OrderState::Closed,
+        },
+    ];
+    for change in changes {
+        let value = serde_json::to_value(&change).unwrap();
+        assert_eq!(serde_json::from_value::<Change>(value).unwrap(), change);
+    }
+}
+
+#[test]
+fn listings_show_what_stands() {
+    let registry = registry();
+    registry.set_units(&slug("demo"), 1, 1);
+    let names: Vec<_> = registry
+        .lines()
+        .into_iter()
+        .map(|l| l.line.to_string())
+        .collect();
+    assert_eq!(names, ["line-1", "line-2"]);
+    assert_eq!(
+        registry.line(&slug("line-2")).unwrap().certificates,
+        [certificate(2)]
+    );
+    let orders = registry.orders();
+    assert_eq!((orders[0].used, orders[0].unresolved), (1, 1));
+    assert_eq!(registry.order(&slug("none")), None);
+}
