@@ -1,0 +1,433 @@
+//! The signing log: the truth about every signature, made durable before and after it.
+//!
+//! Owns entries, details, the Merkle tree, checkpoints, claims, quotas and the publication of all that.
+//! Promises that an [`Intent`] exists only after its commit, that each intent gets exactly one outcome, and
+//! that a claim, a serial, a device id and an order's unit are taken in the intent's own transaction.
+//! Never signs with a CA key. Failure story: a failed commit halts the log ([`LogState::Halted`]); nothing is
+//! issued until recovery has made sure what is durable and closed the open intents.
+//!
+//! One task writes ([`writer`]): it takes what waits, decides it ([`plan`]), commits it in one transaction
+//! ([`tables`]) and answers. Another publishes what is durable ([`publish`]).
+
+mod append;
+mod error;
+mod intent;
+mod plan;
+mod publish;
+mod read;
+mod record;
+mod recovery;
+mod shared;
+mod start;
+mod tables;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod writer;
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use certstatus::SerialNumber;
+use certstatus::crl::RevokedEntry;
+use certstatus::log::{EventName, IssuerName, LeafIndex};
+use sqlx::pool::PoolConnection;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+pub use error::{IntentRefused, LogError};
+pub use intent::{Certificate, CheckFailed, Failed, Intent, Issued, ToBeSigned};
+pub use record::{
+    CertificateFilter, CertificateRecord, Claim, Claimed, IssuerRecord, IssuerRole, LogState,
+    LogStatus, Publication, Revocation,
+};
+
+use append::{Append, Closing, IntentDraft, Note, RevokeDraft};
+use shared::Shared;
+use start::Parts;
+use writer::Pace;
+
+use crate::hsm::{Hsm, LogKey};
+use crate::ra::{Change, Grant, Registry};
+use crate::store::Store;
+use crate::time::Clock;
+
+/// The open log; clones share it.
+#[derive(Clone)]
+pub struct SigningLog {
+    inner: Arc<Inner>,
+}
+
+/// What the clones share; the writer ends when the last of them is gone.
+struct Inner {
+    shared: Arc<Shared>,
+    asks: mpsc::Sender<Append>,
+    tasks: Mutex<Option<Tasks>>,
+    #[cfg(test)]
+    faults: tests::Faults,
+}
+
+/// The log's own tasks.
+struct Tasks {
+    writer: JoinHandle<()>,
+    publisher: JoinHandle<()>,
+}
+
+impl SigningLog {
+    /// Makes a new log (ceremony): entry 0 names origin and verifier key; `data` is the genesis detail.
+    ///
+    /// # Errors
+    /// [`LogError`]; the store stays without a log: start over with an empty state directory.
+    pub async fn create(
+        store: Store,
+        clock: Clock,
+        origin: &str,
+        key: LogKey,
+        publication: Publication,
+        data: serde_json::Value,
+    ) -> Result<Self, LogError> {
+        let parts = Parts {
+            clock,
+            origin: origin.to_owned(),
+            key,
+            publication,
+            pace: Pace::NORMAL,
+        };
+        Self::create_with(store, parts, data).await
+    }
+
+    /// Opens the log: state [`LogState::Recovering`] until [`Self::recover`]; reads work at once.
+    ///
+    /// Refuses a log key that is not the one that entry 0 names, and a database that lacks what is published.
+    ///
+    /// # Errors
+    /// [`LogError::WrongLog`]: correct the configuration. [`LogError::Damaged`]: restore a backup.
+    pub async fn open(
+        store: Store,
+        clock: Clock,
+        origin: &str,
+        key: LogKey,
+        publication: Publication,
+    ) -> Result<Self, LogError> {
+        let parts = Parts {
+            clock,
+            origin: origin.to_owned(),
+            key,
+            publication,
+            pace: Pace::NORMAL,
+        };
+        Self::open_with(store, parts).await
+    }
+
+    /// The log over its running tasks.
+    fn from_parts(
+        shared: Arc<Shared>,
+        asks: mpsc::Sender<Append>,
+        tasks: Tasks,
+        #[cfg(test)] faults: tests::Faults,
+    ) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                shared,
+                asks,
+                tasks: Mutex::new(Some(tasks)),
+                #[cfg(test)]
+                faults,
+            }),
+        }
+    }
+
+    /// Makes durable what may not be, and closes every open intent as unresolved, once no token works on one
+    /// any more ([`Hsm::idle`], asked only where there are open intents). From then on the state is
+    /// [`LogState::Running`]; a later halt recovers by itself, and leaves intents that a caller holds to it.
+    ///
+    /// # Errors
+    /// [`LogError`]; call again.
+    pub async fn recover(&self, hsm: Hsm) -> Result<(), LogError> {
+        let (answer, answered) = oneshot::channel();
+        self.ask(Append::Recover { hsm, answer }).await?;
+        answered.await.unwrap_or(Err(LogError::Stopping))
+    }
+
+    /// The registry that this log keeps in step with its entries.
+    #[must_use]
+    pub fn registry(&self) -> &Registry {
+        &self.inner.shared.registry
+    }
+
+    /// Step 2: makes the intent durable, with its claim, its serial and its unit.
+    ///
+    /// # Errors
+    /// [`IntentRefused`]; nothing may be signed.
+    pub async fn record_intent(
+        &self,
+        grant: &Grant,
+        object: ToBeSigned,
+    ) -> Result<Intent, IntentRefused> {
+        let shared = &self.inner.shared;
+        shared.gate()?;
+        let draft = IntentDraft::new(grant, object, &shared.origin, &shared.clock)?;
+        let draft = Box::new(draft);
+        let (answer, answered) = oneshot::channel();
+        self.try_ask(Append::Intent { draft, answer })?;
+        // The writer drops an answer only when it ends.
+        answered
+            .await
+            .unwrap_or(Err(IntentRefused::Log(LogError::Stopping)))
+    }
+
+    /// Step 5: makes the outcome durable. Through a halt it waits and is appended after recovery.
+    ///
+    /// # Errors
+    /// [`LogError`]: the object must not leave; its retry finds it if the outcome became durable.
+    pub async fn record_issued(&self, certificate: Certificate) -> Result<Issued, LogError> {
+        let outcome = self.close(Closing::issued(&certificate)?).await?;
+        let Certificate { intent, der, .. } = certificate;
+        Ok(Issued {
+            der,
+            subject: intent.subject,
+            intent: intent.index,
+            outcome,
+        })
+    }
+
+    /// Closes an intent as abandoned (no attempt) or unresolved; returns the unit as the rules say.
+    ///
+    /// # Errors
+    /// [`LogError`]: the intent stays open until recovery closes it.
+    pub async fn record_failed(&self, failed: Failed) -> Result<(), LogError> {
+        self.close(Closing::failed(failed)?).await.map(drop)
+    }
+
+    /// Appends an outcome; there are never more of them than open intents, so it waits rather than fails.
+    async fn close(&self, closing: Closing) -> Result<LeafIndex, LogError> {
+        let (answer, answered) = oneshot::channel();
+        self.ask(Append::Outcome {
+            closing: Box::new(closing),
+            answer: Some(answer),
+        })
+        .await?;
+        answered.await.unwrap_or(Err(LogError::Stopping))
+    }
+
+    /// Logs a change of lines or orders by `operator` and applies it.
+    ///
+    /// # Errors
+    /// [`LogError::Change`] when it cannot be made as things stand.
+    pub async fn record_change(
+        &self,
+        operator: &str,
+        change: Change,
+    ) -> Result<LeafIndex, LogError> {
+        self.note(Note::change(operator, change)?).await
+    }
+
+    /// Logs an event with its data (a JSON object without null or fractions; must not hold secrets).
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub async fn record_event(
+        &self,
+        event: EventName,
+        data: serde_json::Value,
+    ) -> Result<LeafIndex, LogError> {
+        self.note(Note::event(event, data)?).await
+    }
+
+    /// Logs an issuer: binds its name to its certificate (ceremony).
+    ///
+    /// # Errors
+    /// [`LogError::Change`] when the name is taken or the certificate does not parse.
+    pub async fn record_issuer(&self, issuer: IssuerRecord) -> Result<LeafIndex, LogError> {
+        self.note(Note::issuer(issuer)?).await
+    }
+
+    /// Appends an entry that touches no intent.
+    async fn note(&self, note: Note) -> Result<LeafIndex, LogError> {
+        self.inner.shared.gate()?;
+        let (answer, answered) = oneshot::channel();
+        self.try_ask(Append::Note {
+            note: Box::new(note),
+            answer: Some(answer),
+        })?;
+        answered.await.unwrap_or(Err(LogError::Stopping))
+    }
+
+    /// Revokes a certificate; one that is revoked already (or unresolved) stays as it is.
+    ///
+    /// # Errors
+    /// [`LogError::Change`] for a serial that was not issued and a reason code that does not revoke.
+    pub async fn record_revoked(
+        &self,
+        operator: &str,
+        serial: SerialNumber,
+        reason: u8,
+    ) -> Result<Revocation, LogError> {
+        self.inner.shared.gate()?;
+        let draft = Box::new(RevokeDraft::new(operator, serial, reason)?);
+        let (answer, answered) = oneshot::channel();
+        self.try_ask(Append::Revoke { draft, answer })?;
+        answered.await.unwrap_or(Err(LogError::Stopping))
+    }
+
+    /// Puts an append in the queue, if there is room.
+    fn try_ask(&self, append: Append) -> Result<(), LogError> {
+        self.inner.asks.try_send(append).map_err(|full| match full {
+            TrySendError::Full(_) => LogError::Busy,
+            TrySendError::Closed(_) => LogError::Stopping,
+        })
+    }
+
+    /// Puts an append in the queue, when there is room.
+    async fn ask(&self, append: Append) -> Result<(), LogError> {
+        let asked = self.inner.asks.send(append).await;
+        asked.map_err(|_| LogError::Stopping)
+    }
+
+    /// What a claim has come to. Not while recovering: what was issued may not be durable.
+    ///
+    /// # Errors
+    /// [`LogError::Read`], [`LogError::Recovering`]: try again. [`LogError::Damaged`]: tell the operator.
+    pub async fn claimed(&self, claim: &Claim) -> Result<Claimed, LogError> {
+        let durable = self.inner.shared.confirmed()?.size;
+        read::claimed(claim, durable, &mut *self.reader().await?).await
+    }
+
+    /// Lists certificates, oldest first.
+    ///
+    /// # Errors
+    /// [`LogError::Read`].
+    pub async fn certificates(
+        &self,
+        filter: &CertificateFilter,
+    ) -> Result<Vec<CertificateRecord>, LogError> {
+        read::certificates(filter, &mut *self.reader().await?).await
+    }
+
+    /// One certificate, with its PEM.
+    ///
+    /// # Errors
+    /// [`LogError::Read`].
+    pub async fn certificate(
+        &self,
+        serial: SerialNumber,
+    ) -> Result<Option<CertificateRecord>, LogError> {
+        read::certificate(serial, &mut *self.reader().await?).await
+    }
+
+    /// The issuers in the order of the ceremony.
+    ///
+    /// # Errors
+    /// [`LogError::Read`].
+    pub async fn issuers(&self) -> Result<Vec<IssuerRecord>, LogError> {
+        read::issuers(&mut *self.reader().await?).await
+    }
+
+    /// What counts as revoked of an issuer's certificates, in the order of the log: a CRL's contents.
+    ///
+    /// # Errors
+    /// [`LogError::Read`], [`LogError::Recovering`].
+    pub async fn revoked(&self, issuer: &IssuerName) -> Result<Vec<RevokedEntry>, LogError> {
+        let durable = self.inner.shared.confirmed()?.size;
+        read::revoked(issuer, durable, &mut *self.reader().await?).await
+    }
+
+    /// The next CRL number of an issuer: the larger of last + 1 and the time in milliseconds.
+    ///
+    /// # Errors
+    /// [`LogError::Read`].
+    pub async fn next_crl_number(&self, issuer: &IssuerName) -> Result<u64, LogError> {
+        let last = read::crl_number(issuer, &mut *self.reader().await?).await?;
+        let now = self.inner.shared.clock.now().0;
+        Ok(last.map_or(now, |last| now.max(last.saturating_add(1))))
+    }
+
+    /// A connection that only reads.
+    async fn reader(&self) -> Result<PoolConnection<sqlx::Sqlite>, LogError> {
+        let acquired = self.inner.shared.readers().acquire().await;
+        acquired.map_err(|error| LogError::read(&error))
+    }
+
+    /// A checkpoint (whole signed note) over everything that is durable now.
+    ///
+    /// # Errors
+    /// [`LogError::LogKey`] or [`LogError::Recovering`]: try again.
+    pub async fn checkpoint(&self) -> Result<String, LogError> {
+        let head = self.inner.shared.confirmed()?;
+        self.inner.shared.note(head.size, head.root).await
+    }
+
+    /// The verifier key in its text form.
+    #[must_use]
+    pub fn verifier_key(&self) -> String {
+        self.inner.shared.verifier.to_string()
+    }
+
+    /// The origin line.
+    #[must_use]
+    pub fn origin(&self) -> &str {
+        &self.inner.shared.origin
+    }
+
+    /// Publishes everything that is durable now and returns when it is on disk.
+    ///
+    /// # Errors
+    /// [`LogError`]; publication goes on being retried.
+    pub async fn publish(&self) -> Result<(), LogError> {
+        let shared = &self.inner.shared;
+        let target = shared.confirmed()?.size;
+        let mut published = shared.published.subscribe();
+        let before = published.borrow_and_update().failures;
+        shared.urgent.notify_one();
+        let reached = published
+            .wait_for(|state| state.size >= target || state.failures > before)
+            .await;
+        match reached {
+            Ok(state) if state.size >= target => Ok(()),
+            Ok(state) => {
+                let fault = state.fault.clone().unwrap_or_default();
+                Err(LogError::Publish(fault))
+            }
+            Err(_gone) => Err(LogError::Stopping),
+        }
+    }
+
+    /// State, size, age.
+    #[must_use]
+    pub fn status(&self) -> LogStatus {
+        let shared = &self.inner.shared;
+        let head = *shared.head.borrow();
+        LogStatus {
+            state: shared.state(),
+            size: head.size,
+            published: shared.published.borrow().size,
+            newest: head.newest,
+            open_intents: head.open_intents,
+        }
+    }
+
+    /// Takes no more intents, waits for the queue and open intents to drain, publishes, appends no more.
+    pub async fn stop(&self) {
+        self.inner.shared.stopping.store(true, Ordering::SeqCst);
+        let (answer, answered) = oneshot::channel();
+        if self.ask(Append::Stop { answer }).await.is_ok() {
+            // An error is the writer's end, which is what we wait for.
+            let _stopped = answered.await;
+        }
+        let tasks = {
+            let mut tasks = self
+                .inner
+                .tasks
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            tasks.take()
+        };
+        if let Some(Tasks { writer, publisher }) = tasks {
+            // A task that panicked has aborted the process or said why.
+            let _ended = writer.await;
+            let _ended = publisher.await;
+        }
+        self.inner.shared.readers().close().await;
+    }
+}

@@ -1,0 +1,142 @@
+//! Why the log refuses an intent, an entry or a read.
+//!
+//! Owns the two error enums. Texts are for operators and lines; none holds SQL, a detail or a secret.
+
+use certstatus::{SerialNumber, UnixMillis};
+
+use crate::hsm::HsmError;
+use crate::ra::{ChangeRefused, Refused};
+use crate::store::StoreError;
+
+/// Why an intent is not made.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum IntentRefused {
+    /// The order does not entitle it (closed, dates, used up), checked in the transaction.
+    #[error(transparent)]
+    Order(Refused),
+    /// The claim is taken: look at what it has come to.
+    #[error("this request has been made before")]
+    ClaimTaken,
+    /// The public key belongs to another device id or request.
+    #[error(
+        "this public key was used before for {device_id:?} (serial {serial}): a device makes its own key, once"
+    )]
+    KeyUsed {
+        /// The other device id, or the profile of a certificate that is no device's.
+        device_id: String,
+        /// The other certificate.
+        serial: SerialNumber,
+    },
+    /// The device id has a certificate already.
+    #[error("device id {device_id:?} has a certificate already (serial {serial})")]
+    DeviceIdUsed {
+        /// The device id.
+        device_id: String,
+        /// Its certificate.
+        serial: SerialNumber,
+    },
+    /// The object is not one that the grant entitles to, or cannot stand in the log: our own fault.
+    #[error("the signing log does not take this object: {problem}")]
+    Object {
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// The log takes no entries now.
+    #[error(transparent)]
+    Log(LogError),
+}
+
+/// Why the log did not take an entry or could not be read.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum LogError {
+    /// Storage failed; nothing is issued until recovery is through.
+    #[error("the signing log is halted: {0}")]
+    Halted(String),
+    /// Recovery is not through.
+    #[error("the signing log is recovering")]
+    Recovering,
+    /// Too many appends wait.
+    #[error("the signing log is busy")]
+    Busy,
+    /// The daemon is stopping.
+    #[error("the appliance is stopping")]
+    Stopping,
+    /// The clock is more than 5 s before the newest entry.
+    #[error("the clock says {now}, before the log's newest entry at {newest}: set the clock right")]
+    ClockBackwards {
+        /// The clock.
+        now: UnixMillis,
+        /// The newest entry.
+        newest: UnixMillis,
+    },
+    /// The database does not say what it must.
+    #[error("the database is damaged: {0}")]
+    Damaged(String),
+    /// The database holds no log, or another one than the configuration names.
+    #[error("this is not the configured log: {0}")]
+    WrongLog(String),
+    /// The log key does not sign.
+    #[error("the log key does not sign")]
+    LogKey(#[source] HsmError),
+    /// A token host may still sign for an earlier process: open intents cannot be closed yet.
+    #[error("open intents cannot be closed while a token may still sign")]
+    TokenBusy(#[source] HsmError),
+    /// Reading the database failed.
+    #[error("reading the database failed: {0}")]
+    Read(String),
+    /// Writing the published files failed; it is retried.
+    #[error("publishing the log failed: {0}")]
+    Publish(String),
+    /// A change of the registry is refused.
+    #[error(transparent)]
+    Change(#[from] ChangeRefused),
+}
+
+impl LogError {
+    /// A failed read.
+    pub(super) fn read(error: &sqlx::Error) -> Self {
+        Self::Read(chain(error))
+    }
+
+    /// A failed reopening or a failed append, in one line for the operator.
+    pub(super) fn halted(error: &StoreError) -> Self {
+        Self::Halted(chain(error))
+    }
+}
+
+impl From<LogError> for IntentRefused {
+    fn from(error: LogError) -> Self {
+        Self::Log(error)
+    }
+}
+
+/// An error and its sources in one line, for a state that outlives the error.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        // Some libraries repeat their source; once is enough.
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chain_names_every_cause_once() {
+        let source = std::io::Error::other("disk on fire");
+        let error = StoreError::Io {
+            path: "/x".into(),
+            source,
+        };
+        assert_eq!(chain(&error), "/x: disk on fire");
+    }
+}

@@ -1,0 +1,594 @@
+//! One transaction, decided: which appends become entries, at which index, and what else they change.
+//!
+//! Owns the rules of claims, keys, device ids, units and outcomes. Promises that the decisions are exact for
+//! the batch in its order, as if each append had had a transaction of its own. Never touches the database:
+//! what is durable comes in as [`View`] and [`Facts`], what is to become durable goes out as [`Plan`].
+//! Failure story: a plan that does not become durable is dropped, or kept until recovery knows.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use certstatus::log::entry::Slug;
+use certstatus::log::merkle::{Hash, TileAt, leaf_hash};
+use certstatus::log::tile::{Edge, encode_hashes};
+use certstatus::log::{DetailHash, Entry, EntryKind, IssuerName, LeafIndex, Outcome, Subject};
+use certstatus::{SerialNumber, UnixMillis};
+use tokio::sync::oneshot;
+
+use super::append::{
+    Append, CertificateRow, Closing, Effect, IntentDraft, Note, RevokeDraft, Sealed, UnitRow,
+};
+use super::error::{IntentRefused, LogError};
+use super::intent::Intent;
+use super::record::{IssuerRecord, Revocation};
+use crate::limits;
+use crate::ra::{Change, ChangeRefused, Order, OrderState, Refused, Registry};
+
+/// How far the clock may stand before the newest entry: steps of a time service, not a wrong battery clock.
+const CLOCK_BACK_MAX: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// What is durable, as the writer knows it.
+pub(super) struct View {
+    /// The tree.
+    pub edge: Edge,
+    /// The time of the newest entry.
+    pub newest: UnixMillis,
+    /// Intents without an outcome.
+    pub open: BTreeSet<u64>,
+    /// Lines and orders.
+    pub registry: Registry,
+}
+
+/// What is durable, as far as this batch asks for it.
+#[derive(Default)]
+pub(super) struct Facts {
+    /// Certificates, open or issued, whose key or device id the batch names.
+    pub live: Vec<Live>,
+    /// The newest CRL numbers.
+    pub crl_numbers: HashMap<IssuerName, u64>,
+    /// Serials that the batch revokes, where they were issued or count as revoked.
+    pub revocable: HashMap<SerialNumber, Revocable>,
+    /// Issuers that the batch names and that exist.
+    pub issuers: HashSet<IssuerName>,
+}
+
+/// A certificate that holds its key and device id: its intent is open or it was issued.
+pub(super) struct Live {
+    pub intent: u64,
+    pub serial: SerialNumber,
+    pub profile: String,
+    pub order: Option<String>,
+    pub device_id: Option<String>,
+    pub device_key: Option<String>,
+    pub spki: DetailHash,
+    pub requested: DetailHash,
+}
+
+/// What a revocation finds.
+pub(super) enum Revocable {
+    /// A certificate of this issuer.
+    Issued(IssuerName),
+    /// It counts as revoked already.
+    Revoked(Revocation),
+}
+
+/// What one transaction makes durable.
+pub(super) struct Plan {
+    /// The index of its first entry.
+    pub first: u64,
+    /// Leaves and details, in order.
+    pub entries: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    /// Certificates by intent.
+    pub certificates: Vec<(u64, IssuerName, CertificateRow)>,
+    /// New intents.
+    pub opened: Vec<u64>,
+    /// Intents with the entry of their outcome, and how they ended.
+    pub closed: Vec<(u64, u64, Outcome)>,
+    /// Serials that count as revoked from now on.
+    pub revoked: Vec<RevokedRow>,
+    /// Issuers by entry.
+    pub issuers: Vec<(u64, IssuerRecord)>,
+    /// Changes of the registry by entry.
+    pub changes: Vec<(u64, Change)>,
+    /// Orders whose units changed.
+    pub units: BTreeMap<Slug, (u64, u32)>,
+    /// CRL numbers taken.
+    pub crl_numbers: BTreeMap<IssuerName, u64>,
+    /// Tiles that became full.
+    pub tiles: Vec<(TileAt, Vec<u8>)>,
+    /// The tree with these entries.
+    pub edge: Edge,
+    /// The time of the newest entry.
+    pub newest: UnixMillis,
+}
+
+/// A serial that counts as revoked.
+pub(super) struct RevokedRow {
+    pub serial: SerialNumber,
+    pub issuer: IssuerName,
+    pub entry: u64,
+    pub reason: Option<u8>,
+    pub revoked_at: UnixMillis,
+}
+
+/// Who waits for a plan, and for what.
+pub(super) enum Waiting {
+    /// An intent that exists once the plan is durable.
+    Intent {
+        answer: oneshot::Sender<Result<Intent, IntentRefused>>,
+        intent: Box<Intent>,
+    },
+    /// An intent refused, given that the rest becomes durable.
+    Refused {
+        answer: oneshot::Sender<Result<Intent, IntentRefused>>,
+        refused: IntentRefused,
+    },
+    /// An outcome.
+    Outcome {
+        answer: Option<oneshot::Sender<Result<LeafIndex, LogError>>>,
+        closing: Box<Closing>,
+        index: LeafIndex,
+    },
+    /// Any other entry, or its refusal.
+    Note {
+        answer: Option<oneshot::Sender<Result<LeafIndex, LogError>>>,
+        result: Result<LeafIndex, LogError>,
+    },
+    /// A revocation, or its refusal.
+    Revoked {
+        answer: oneshot::Sender<Result<Revocation, LogError>>,
+        result: Result<Revocation, LogError>,
+    },
+}
+
+impl Plan {
+    /// Decides a batch.
+    pub(super) fn make(
+        batch: Vec<Append>,
+        view: &View,
+        facts: Facts,
+        now: UnixMillis,
+    ) -> (Self, Vec<Waiting>) {
+        let mut planner = Planner::new(view, facts, now);
+        let waiting = batch
+            .into_iter()
+            .filter_map(|append| planner.decide(append))
+            .collect();
+        (planner.finish(), waiting)
+    }
+
+    /// The size of the tree once it is durable.
+    pub(super) const fn size(&self) -> u64 {
+        self.edge.size()
+    }
+}
+
+/// The state of the decisions so far.
+struct Planner<'a> {
+    view: &'a View,
+    facts: Facts,
+    now: UnixMillis,
+    plan: Plan,
+    /// Places in `facts.live` by key and by device.
+    by_key: HashMap<DetailHash, Vec<usize>>,
+    by_device: HashMap<String, Vec<usize>>,
+    /// Intents that end in the batch.
+    ended: HashSet<u64>,
+    /// Those of them that were not issued: they hold nothing any more.
+    freed: HashSet<u64>,
+    /// Orders as the batch leaves them so far.
+    orders: BTreeMap<Slug, Order>,
+}
+
+impl<'a> Planner<'a> {
+    /// Starts from what is durable.
+    fn new(view: &'a View, facts: Facts, now: UnixMillis) -> Self {
+        let plan = Plan {
+            first: view.edge.size(),
+            entries: Vec::new(),
+            certificates: Vec::new(),
+            opened: Vec::new(),
+            closed: Vec::new(),
+            revoked: Vec::new(),
+            issuers: Vec::new(),
+            changes: Vec::new(),
+            units: BTreeMap::new(),
+            crl_numbers: BTreeMap::new(),
+            tiles: Vec::new(),
+            edge: view.edge.clone(),
+            // Entries share the batch's time; the log's time never runs back.
+            newest: now.max(view.newest),
+        };
+        let mut planner = Self {
+            view,
+            facts: Facts::default(),
+            now,
+            plan,
+            by_key: HashMap::new(),
+            by_device: HashMap::new(),
+            ended: HashSet::new(),
+            freed: HashSet::new(),
+            orders: BTreeMap::new(),
+        };
+        let Facts { live, .. } = &facts;
+        for (place, live) in live.iter().enumerate() {
+            planner.by_key.entry(live.spki).or_default().push(place);
+            if let Some(key) = &live.device_key {
+                planner
+                    .by_device
+                    .entry(key.clone())
+                    .or_default()
+                    .push(place);
+            }
+        }
+        planner.facts = facts;
+        planner
+    }
+
+    /// Decides one append. Controls of the writer are none of ours.
+    fn decide(&mut self, append: Append) -> Option<Waiting> {
+        Some(match append {
+            Append::Intent { draft, answer } => match self.intent(*draft) {
+                Ok(intent) => Waiting::Intent {
+                    answer,
+                    intent: Box::new(intent),
+                },
+                Err(refused) => Waiting::Refused { answer, refused },
+            },
+            Append::Outcome { closing, answer } => match self.outcome(&closing) {
+                Ok(index) => Waiting::Outcome {
+                    answer,
+                    closing,
+                    index,
+                },
+                Err(error) => Waiting::Note {
+                    answer,
+                    result: Err(error),
+                },
+            },
+            Append::Note { note, answer } => Waiting::Note {
+                answer,
+                result: self.note(*note),
+            },
+            Append::Revoke { draft, answer } => Waiting::Revoked {
+                answer,
+                result: self.revoke(*draft),
+            },
+            Append::Recover { .. } | Append::Stop { .. } => return None,
+        })
+    }
+
+    /// Appends an entry and returns its index.
+    fn push(&mut self, kind: EntryKind, detail: Option<Sealed>) -> u64 {
+        let index = self.plan.edge.size();
+        let entry = Entry {
+            index: LeafIndex(index),
+            time: self.plan.newest,
+            kind,
+            detail: detail.as_ref().map(|detail| detail.hash),
+        };
+        let leaf = entry.encode();
+        let tiles = &mut self.plan.tiles;
+        let full = |at, hashes: &[Hash]| tiles.push((at, encode_hashes(hashes)));
+        self.plan.edge.push(leaf_hash(&leaf), full);
+        self.plan
+            .entries
+            .push((leaf, detail.map(|detail| detail.bytes)));
+        index
+    }
+
+    /// Takes an intent: clock, claim, key, device id, then the order.
+    fn intent(&mut self, draft: IntentDraft) -> Result<Intent, IntentRefused> {
+        let newest = self.view.newest;
+        if self.now.saturating_add(CLOCK_BACK_MAX) < newest {
+            let now = self.now;
+            return Err(LogError::ClockBackwards { now, newest }.into());
+        }
+        if let Subject::Crl { number, .. } = draft.subject {
+            self.take_crl_number(&draft.issuer, number)?;
+        }
+        if let Some(row) = &draft.certificate {
+            self.admit(row)?;
+            if let Some(unit) = &row.unit {
+                self.take_unit(unit, &draft.issuer)?;
+            }
+        }
+        let IntentDraft {
+            issuer,
+            subject,
+            key,
+            algorithm,
+            tbs,
+            detail,
+            certificate,
+        } = draft;
+        let kind = EntryKind::Intent {
+            issuer: issuer.clone(),
+            subject,
+        };
+        let index = self.push(kind, Some(detail));
+        self.plan.opened.push(index);
+        let mut order = None;
+        if let Some(row) = certificate {
+            order = row.unit.as_ref().map(|unit| unit.order.clone());
+            self.hold(index, &row);
+            self.plan.certificates.push((index, issuer.clone(), row));
+        }
+        Ok(Intent {
+            index: LeafIndex(index),
+            issuer,
+            subject,
+            key,
+            algorithm,
+            tbs,
+            order,
+        })
+    }
+
+    /// Checks that nobody has the claim, the key or the device id.
+    fn admit(&self, row: &CertificateRow) -> Result<(), IntentRefused> {
+        let held = self.held(self.by_key.get(&row.spki));
+        let Some(unit) = &row.unit else {
+            // Lines and servers renew with the key that they have; a device's key is none of theirs.
+            return match held.into_iter().find(|live| live.device_key.is_some()) {
+                Some(live) => Err(key_used(live)),
+                None => Ok(()),
+            };
+        };
+        let same = |live: &&Live| {
+            live.device_key.is_some()
+                && live.order.as_deref() == Some(unit.order.as_str())
+                && live.requested == row.requested
+        };
+        if held.iter().copied().any(|live| same(&live)) {
+            return Err(IntentRefused::ClaimTaken);
+        }
+        if let Some(live) = held.first() {
+            return Err(key_used(live));
+        }
+        match self.held(self.by_device.get(&unit.device_key)).first() {
+            Some(live) => Err(IntentRefused::DeviceIdUsed {
+                device_id: unit.device_id.clone(),
+                serial: live.serial,
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// The certificates at these places that the batch has not set free.
+    fn held(&self, places: Option<&Vec<usize>>) -> Vec<&Live> {
+        places
+            .into_iter()
+            .flatten()
+            .filter_map(|place| self.facts.live.get(*place))
+            .filter(|live| !self.freed.contains(&live.intent))
+            .collect()
+    }
+
+    /// Remembers a certificate for the rest of the batch.
+    fn hold(&mut self, intent: u64, row: &CertificateRow) {
+        let unit = row.unit.as_ref();
+        let place = self.facts.live.len();
+        self.by_key.entry(row.spki).or_default().push(place);
+        if let Some(unit) = unit {
+            self.by_device
+                .entry(unit.device_key.clone())
+                .or_default()
+                .push(place);
+        }
+        self.facts.live.push(Live {
+            intent,
+            serial: row.serial,
+            profile: row.profile.clone(),
+            order: unit.map(|unit| unit.order.to_string()),
+            device_id: unit.map(|unit| unit.device_id.clone()),
+            device_key: unit.map(|unit| unit.device_key.clone()),
+            spki: row.spki,
+            requested: row.requested,
+        });
+    }
+
+    /// Takes a unit of an order: state, dates, units left.
+    fn take_unit(&mut self, unit: &UnitRow, issuer: &IssuerName) -> Result<(), IntentRefused> {
+        let now = self.now;
+        let name = &unit.order;
+        let Some(order) = self.order(name) else {
+            return Err(IntentRefused::Order(Refused::NoOrder(name.to_string())));
+        };
+        let terms = &order.terms;
+        if terms.issuer != *issuer {
+            let problem = "it is of another issuer than its order";
+            return Err(IntentRefused::Object { problem });
+        }
+        let refused = if order.state != OrderState::Open {
+            Refused::OrderClosed(name.clone())
+        } else if now < terms.from || now >= terms.until {
+            Refused::OutsideDates {
+                order: name.clone(),
+                from: terms.from,
+                until: terms.until,
+                now,
+            }
+        } else if order.used >= terms.quantity {
+            Refused::UsedUp {
+                order: name.clone(),
+                quantity: terms.quantity,
+            }
+        } else {
+            order.used += 1;
+            let units = (order.used, order.unresolved);
+            self.plan.units.insert(name.clone(), units);
+            return Ok(());
+        };
+        Err(IntentRefused::Order(refused))
+    }
+
+    /// An order as the batch leaves it so far.
+    fn order(&mut self, name: &Slug) -> Option<&mut Order> {
+        if !self.orders.contains_key(name) {
+            let order = self.view.registry.order(name)?;
+            self.orders.insert(name.clone(), order);
+        }
+        self.orders.get_mut(name)
+    }
+
+    /// Takes a CRL number: each is larger than all before.
+    fn take_crl_number(&mut self, issuer: &IssuerName, number: u64) -> Result<(), IntentRefused> {
+        let durable = self.facts.crl_numbers.get(issuer);
+        let last = self.plan.crl_numbers.get(issuer).or(durable);
+        if last.is_some_and(|last| *last >= number) {
+            let problem = "its CRL number is not larger than the last";
+            return Err(IntentRefused::Object { problem });
+        }
+        self.plan.crl_numbers.insert(issuer.clone(), number);
+        Ok(())
+    }
+
+    /// Takes an outcome: exactly one for each intent.
+    fn outcome(&mut self, closing: &Closing) -> Result<LeafIndex, LogError> {
+        let intent = closing.intent.0;
+        if !self.view.open.contains(&intent) || !self.ended.insert(intent) {
+            let fault = format!("the intent at {intent} has an outcome already");
+            return Err(LogError::Damaged(fault));
+        }
+        let kind = EntryKind::Outcome {
+            intent: closing.intent,
+            issuer: closing.issuer.clone(),
+            subject: closing.subject,
+            outcome: closing.outcome,
+        };
+        let detail = Sealed {
+            bytes: closing.detail.bytes.clone(),
+            hash: closing.detail.hash,
+        };
+        let index = self.push(kind, Some(detail));
+        self.plan.closed.push((intent, index, closing.outcome));
+        if !matches!(closing.outcome, Outcome::Issued { .. }) {
+            self.freed.insert(intent);
+        }
+        if let Some(order) = &closing.order {
+            self.return_unit(order, closing.outcome);
+        }
+        if let (Outcome::Unresolved { .. }, Subject::Certificate { serial, .. }) =
+            (closing.outcome, closing.subject)
+        {
+            self.plan.revoked.push(RevokedRow {
+                serial,
+                issuer: closing.issuer.clone(),
+                entry: index,
+                reason: None,
+                revoked_at: self.second(),
+            });
+        }
+        Ok(LeafIndex(index))
+    }
+
+    /// Gives a unit back as the rules say: an abandoned one always, of the unresolved ones the first few.
+    fn return_unit(&mut self, name: &Slug, outcome: Outcome) {
+        let Some(order) = self.order(name) else {
+            return;
+        };
+        match outcome {
+            Outcome::Issued { .. } => return,
+            Outcome::Abandoned => order.used = order.used.saturating_sub(1),
+            Outcome::Unresolved { .. } => {
+                order.unresolved = order.unresolved.saturating_add(1);
+                if order.unresolved <= limits::UNRESOLVED_RETURNED_MAX {
+                    order.used = order.used.saturating_sub(1);
+                }
+            }
+        }
+        let units = (order.used, order.unresolved);
+        self.plan.units.insert(name.clone(), units);
+    }
+
+    /// The batch's time, in whole seconds.
+    const fn second(&self) -> UnixMillis {
+        UnixMillis::from_seconds(self.plan.newest.seconds())
+    }
+
+    /// Takes any other entry.
+    fn note(&mut self, note: Note) -> Result<LeafIndex, LogError> {
+        let Note {
+            kind,
+            detail,
+            effect,
+        } = note;
+        match &effect {
+            Effect::None => {}
+            // The writer gives each change a batch of its own, so the registry is as it stands.
+            Effect::Change(change) => self.view.registry.admit(change)?,
+            Effect::Issuer(record) => {
+                if !self.facts.issuers.insert(record.name.clone()) {
+                    let name = format!("issuer {}", record.name);
+                    return Err(ChangeRefused::Exists(name).into());
+                }
+            }
+        }
+        let index = self.push(kind, detail);
+        match effect {
+            Effect::None => {}
+            Effect::Change(change) => self.plan.changes.push((index, change)),
+            Effect::Issuer(record) => self.plan.issuers.push((index, *record)),
+        }
+        Ok(LeafIndex(index))
+    }
+
+    /// Takes a revocation; one that stands already stays as it is.
+    fn revoke(&mut self, draft: RevokeDraft) -> Result<Revocation, LogError> {
+        let RevokeDraft {
+            serial,
+            reason,
+            detail,
+        } = draft;
+        let issuer = match self.facts.revocable.get(&serial) {
+            Some(Revocable::Revoked(standing)) => return Ok(*standing),
+            Some(Revocable::Issued(issuer)) => issuer.clone(),
+            None => {
+                let name = format!("certificate with the serial {serial} that was issued");
+                return Err(ChangeRefused::Missing(name).into());
+            }
+        };
+        let revoked_at = self.second();
+        let kind = EntryKind::Revoked {
+            issuer: issuer.clone(),
+            serial,
+            reason,
+            revoked_at,
+        };
+        let index = self.push(kind, Some(detail));
+        self.plan.revoked.push(RevokedRow {
+            serial,
+            issuer,
+            entry: index,
+            reason: Some(reason),
+            revoked_at,
+        });
+        let revocation = Revocation {
+            revoked_at,
+            reason,
+            entry: LeafIndex(index),
+        };
+        let standing = Revocable::Revoked(revocation);
+        self.facts.revocable.insert(serial, standing);
+        Ok(revocation)
+    }
+
+    /// The plan. A batch without entries leaves the log's time alone.
+    fn finish(mut self) -> Plan {
+        if self.plan.entries.is_empty() {
+            self.plan.newest = self.view.newest;
+        }
+        self.plan
+    }
+}
+
+/// The refusal of a key that a certificate holds.
+fn key_used(live: &Live) -> IntentRefused {
+    IntentRefused::KeyUsed {
+        device_id: live
+            .device_id
+            .clone()
+            .unwrap_or_else(|| live.profile.clone()),
+        serial: live.serial,
+    }
+}

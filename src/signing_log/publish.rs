@@ -1,0 +1,313 @@
+//! Publication: tiles, bundles and the checkpoint, derived from the durable log and made again at will.
+//!
+//! Owns `public/log/` and `private/details/`. Promises that whatever checkpoint a reader finds, the tiles and
+//! bundles that it needs are there: they are on disk before it, and partial ones go only after the full one
+//! came. Never publishes an entry that is not durable, nor a root that is not the writer's. Failure story: the
+//! old checkpoint stays and stays true; publication is tried again, and its lag shows in the status.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use certstatus::log::checkpoint::Checkpoint;
+use certstatus::log::merkle::leaf_hash;
+use certstatus::log::tile::{
+    Edge, FULL, TILE_WIDTH, detail_bundle_path, encode_details, encode_entries, encode_hashes,
+    entry_bundle_path, hash_tile_path,
+};
+use sqlx::sqlite::SqliteConnection;
+
+use super::error::LogError;
+use super::shared::{Head, Shared};
+use super::tree::{self, StoredEntry};
+use super::writer::Pace;
+use crate::durable;
+
+/// Entries that are read and written in one go: 16 bundles.
+const ENTRIES_MAX: u64 = 16 * TILE_WIDTH;
+
+/// The publisher's task.
+pub(super) struct Publisher {
+    shared: Arc<Shared>,
+    /// What is published.
+    position: Position,
+    pace: Pace,
+}
+
+/// A tree with the entries of its last, partial bundle.
+#[derive(Clone, Default)]
+struct Position {
+    edge: Edge,
+    bundle: Vec<StoredEntry>,
+}
+
+/// Files to write, in order, and partial tiles to take away after the checkpoint.
+#[derive(Default)]
+struct Files {
+    write: Vec<(PathBuf, Vec<u8>)>,
+    remove: Vec<PathBuf>,
+}
+
+/// Where the checkpoint is.
+fn checkpoint_path(published: &Path) -> PathBuf {
+    published.join("log").join("checkpoint")
+}
+
+/// The size that the published checkpoint states; 0 where there is none that our key signed.
+///
+/// # Errors
+/// [`LogError::Damaged`] when it is ours and not of this tree: the database was rolled back or altered.
+pub(super) async fn published_size(
+    shared: &Shared,
+    size: u64,
+    database: &mut SqliteConnection,
+) -> Result<u64, LogError> {
+    let path = checkpoint_path(&shared.publication.published);
+    let note = match tokio::fs::read_to_string(&path).await {
+        Ok(note) => note,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "the published checkpoint is not readable and is made anew");
+            return Ok(0);
+        }
+    };
+    let checkpoint = match Checkpoint::verify(&note, &shared.verifier) {
+        Ok(checkpoint) => checkpoint,
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "the published checkpoint is not this log's and is made anew");
+            return Ok(0);
+        }
+    };
+    let published = checkpoint.size;
+    if published > size {
+        return Err(LogError::Damaged(format!(
+            "it holds {size} entries, but {} of them are published in {}: it was rolled back; \
+             restore the newest backup",
+            published,
+            path.display()
+        )));
+    }
+    if tree::edge_at(published, database).await?.root() != checkpoint.root {
+        return Err(LogError::Damaged(format!(
+            "its first {published} entries are not the ones published in {}",
+            path.display()
+        )));
+    }
+    Ok(published)
+}
+
+impl Publisher {
+    /// Starts where the published checkpoint stands.
+    pub(super) async fn new(
+        shared: Arc<Shared>,
+        published: u64,
+        pace: Pace,
+        database: &mut SqliteConnection,
+    ) -> Result<Self, LogError> {
+        let position = Position::at(published, database).await?;
+        shared.published.send_modify(|state| state.size = published);
+        Ok(Self {
+            shared,
+            position,
+            pace,
+        })
+    }
+
+    /// Follows the log until it ends.
+    pub(super) async fn run(mut self) {
+        let mut head = self.shared.head.subscribe();
+        let mut pause = self.pace.retry_min;
+        loop {
+            let ended = self.shared.ended.load(Ordering::SeqCst);
+            let size = head.borrow_and_update().size;
+            let confirmed = self.shared.confirmed().is_ok();
+            if !confirmed || size == self.position.edge.size() {
+                // The senders live in what this task shares, so `changed` does not fail.
+                if ended || head.changed().await.is_err() {
+                    return;
+                }
+                continue;
+            }
+            if !ended {
+                // More may come, unless somebody wants it now.
+                let wanted = self.shared.urgent.notified();
+                let _elapsed = tokio::time::timeout(self.pace.publication, wanted).await;
+            }
+            match self.follow().await {
+                Ok(()) => pause = self.pace.retry_min,
+                Err(error) => {
+                    tracing::error!(%error, "the log is not published; it is tried again");
+                    self.shared.published.send_modify(|state| {
+                        state.failures += 1;
+                        state.fault = Some(super::error::chain(&error));
+                    });
+                    if ended {
+                        return;
+                    }
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(self.pace.retry_max);
+                }
+            }
+        }
+    }
+
+    /// Publishes everything that is durable now.
+    async fn follow(&mut self) -> Result<(), LogError> {
+        let target = self.shared.confirmed()?;
+        let mut position = self.position.clone();
+        let mut remove = Vec::new();
+        while position.edge.size() < target.size {
+            let first = position.edge.size();
+            let end = target.size.min(first.saturating_add(ENTRIES_MAX));
+            let entries = match self.shared.take(first, end) {
+                Some(entries) => entries,
+                None => self.read(first, end).await?,
+            };
+            let mut files = Files::default();
+            position.extend(entries, &self.shared, &mut files);
+            remove.append(&mut files.remove);
+            write(files.write).await?;
+        }
+        self.finish(position, target, remove).await
+    }
+
+    /// Entries from the database.
+    async fn read(&self, first: u64, end: u64) -> Result<Vec<StoredEntry>, LogError> {
+        let readers = self.shared.readers();
+        let mut reader = readers
+            .acquire()
+            .await
+            .map_err(|error| LogError::read(&error))?;
+        tree::entries(first, end, &mut reader).await
+    }
+
+    /// Writes what is partial, then the checkpoint, then takes away what it made superfluous.
+    async fn finish(
+        &mut self,
+        position: Position,
+        target: Head,
+        remove: Vec<PathBuf>,
+    ) -> Result<(), LogError> {
+        // The publisher hashed every leaf itself: two computations, one root.
+        if position.edge.root() != target.root {
+            return Err(LogError::Damaged(format!(
+                "the first {} entries do not have the root that the writer computed",
+                target.size
+            )));
+        }
+        write(position.partials(&self.shared)).await?;
+        let note = self.shared.note(target.size, target.root).await?;
+        let path = checkpoint_path(&self.shared.publication.published);
+        write(vec![(path, note.into_bytes())]).await?;
+        self.position = position;
+        self.shared.published.send_modify(|state| {
+            state.size = target.size;
+            state.fault = None;
+        });
+        // A directory that stays is superfluous, not wrong.
+        let _removed = tokio::task::spawn_blocking(move || {
+            for partial in remove {
+                if let Err(error) = std::fs::remove_dir_all(&partial)
+                    && error.kind() != std::io::ErrorKind::NotFound
+                {
+                    tracing::warn!(path = %partial.display(), %error, "a partial tile stays");
+                }
+            }
+        })
+        .await;
+        Ok(())
+    }
+}
+
+impl Position {
+    /// The position after `size` entries.
+    async fn at(size: u64, database: &mut SqliteConnection) -> Result<Self, LogError> {
+        let edge = tree::edge_at(size, database).await?;
+        let first = size - size % TILE_WIDTH;
+        let bundle = tree::entries(first, size, database).await?;
+        Ok(Self { edge, bundle })
+    }
+
+    /// Takes in entries; what becomes full is to be written.
+    fn extend(&mut self, entries: Vec<StoredEntry>, shared: &Shared, files: &mut Files) {
+        let log = shared.publication.published.join("log");
+        for entry in entries {
+            self.edge.push(leaf_hash(&entry.leaf), |at, hashes| {
+                let path = log.join(hash_tile_path(at.level, at.index, FULL));
+                files.full(path, encode_hashes(hashes));
+            });
+            self.bundle.push(entry);
+            if self.edge.size() % TILE_WIDTH == 0 {
+                let [entries, details] = self.bundle_files(shared, FULL);
+                files.full(entries.0, entries.1);
+                files.full(details.0, details.1);
+                self.bundle.clear();
+            }
+        }
+    }
+
+    /// The partial tiles and bundles.
+    fn partials(&self, shared: &Shared) -> Vec<(PathBuf, Vec<u8>)> {
+        let log = shared.publication.published.join("log");
+        let tiles = self.edge.partials().map(|(at, hashes)| {
+            let path = log.join(hash_tile_path(at.level, at.index, at.width));
+            (path, encode_hashes(hashes))
+        });
+        let mut files: Vec<_> = tiles.collect();
+        if let Ok(width @ 1..) = u16::try_from(self.bundle.len()) {
+            files.extend(self.bundle_files(shared, width));
+        }
+        files
+    }
+
+    /// The bundle of entries and that of details.
+    fn bundle_files(&self, shared: &Shared, width: u16) -> [(PathBuf, Vec<u8>); 2] {
+        let first = self.bundle.first().map_or(0, |entry| entry.index);
+        let index = first / TILE_WIDTH;
+        let log = shared.publication.published.join("log");
+        let leaves = self.bundle.iter().map(|entry| entry.leaf.as_slice());
+        let details = self
+            .bundle
+            .iter()
+            .filter_map(|entry| Some((entry.index, entry.detail.as_deref()?)));
+        [
+            (
+                log.join(entry_bundle_path(index, width)),
+                encode_entries(leaves),
+            ),
+            (
+                shared
+                    .publication
+                    .details
+                    .join(detail_bundle_path(index, width)),
+                encode_details(details),
+            ),
+        ]
+    }
+}
+
+impl Files {
+    /// A full tile or bundle, whose partial ones are superfluous from now on.
+    fn full(&mut self, path: PathBuf, bytes: Vec<u8>) {
+        let mut partial = path.clone().into_os_string();
+        partial.push(".p");
+        self.remove.push(partial.into());
+        self.write.push((path, bytes));
+    }
+}
+
+/// Writes files durably, in order.
+async fn write(files: Vec<(PathBuf, Vec<u8>)>) -> Result<(), LogError> {
+    let written = tokio::task::spawn_blocking(move || {
+        for (path, bytes) in files {
+            if let Err(error) = durable::write(&path, &bytes) {
+                return Err(format!("{}: {error}", path.display()));
+            }
+        }
+        Ok(())
+    });
+    match written.await {
+        Ok(result) => result.map_err(LogError::Publish),
+        Err(error) => Err(LogError::Publish(error.to_string())),
+    }
+}

@@ -1,0 +1,271 @@
+//! Reading the log's tables: claims, certificates, issuers, revocations.
+//!
+//! Promises that a claim is answered from outcomes that are durable only, and that a certificate that is given
+//! out again is, byte for byte, the one whose hash its outcome logged. Failure story: a row that is not what
+//! it must be is [`LogError::Damaged`], and nothing is given out.
+
+use certstatus::crl::RevokedEntry;
+use certstatus::log::{
+    Class, Detail as _, DetailHash, IntentDetail, IssuerName, LeafIndex, OutcomeDetail, Subject,
+};
+use certstatus::signature::assemble;
+use certstatus::{SerialNumber, UnixMillis};
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::{QueryBuilder, Row as _, Sqlite};
+
+use super::append::named_algorithm;
+use super::error::LogError;
+use super::intent::Issued;
+use super::record::{CertificateFilter, CertificateRecord, Claim, Claimed, IssuerRecord};
+use super::tables::{issuer, serial, unsigned};
+
+/// Certificates in one answer at most.
+const LIST_MAX: u32 = 1000;
+
+/// Certificates in one answer where the asker does not say.
+const LIST_DEFAULT: u32 = 100;
+
+/// The columns of a [`CertificateRecord`].
+const CERTIFICATES: &str = "SELECT c.intent, c.serial, c.issuer, c.profile, c.order_name, c.line, \
+     c.device_id, c.not_before, c.not_after, o.entry, o.outcome, r.entry AS revoked \
+     FROM certificate c LEFT JOIN outcome o ON o.intent = c.intent \
+     LEFT JOIN revocation r ON r.serial = c.serial WHERE ";
+
+/// A failed read.
+fn failed(error: sqlx::Error) -> LogError {
+    LogError::read(&error)
+}
+
+/// What a claim has come to, of the first `durable` entries.
+pub(super) async fn claimed(
+    claim: &Claim,
+    durable: u64,
+    database: &mut SqliteConnection,
+) -> Result<Claimed, LogError> {
+    let row = sqlx::query(
+        "SELECT c.intent, c.serial, c.not_after, o.entry, o.outcome, r.entry AS revoked, \
+         i.detail AS intent_detail, e.detail AS outcome_detail \
+         FROM certificate c JOIN entry i ON i.idx = c.intent \
+         LEFT JOIN outcome o ON o.intent = c.intent LEFT JOIN entry e ON e.idx = o.entry \
+         LEFT JOIN revocation r ON r.serial = c.serial \
+         WHERE c.spki = $1 AND c.order_name = $2 AND c.requested = $3 \
+         AND c.device_key IS NOT NULL AND (o.outcome IS NULL OR o.outcome = 0)",
+    )
+    .bind(claim.spki.0.as_slice())
+    .bind(claim.order.as_str())
+    .bind(claim.requested.0.as_slice())
+    .fetch_optional(database)
+    .await
+    .map_err(failed)?;
+    let Some(row) = row else {
+        return Ok(Claimed::Free);
+    };
+    let entry: Option<i64> = row.try_get("entry").map_err(failed)?;
+    let entry = entry.and_then(|entry| u64::try_from(entry).ok());
+    let Some(entry) = entry.filter(|entry| *entry < durable) else {
+        return Ok(Claimed::InFlight);
+    };
+    let serial = serial(&row, "serial").map_err(failed)?;
+    let revoked: Option<i64> = row.try_get("revoked").map_err(failed)?;
+    if revoked.is_some() {
+        return Ok(Claimed::Revoked { serial });
+    }
+    let not_after = UnixMillis(unsigned(&row, "not_after").map_err(failed)?);
+    Ok(Claimed::Issued(Issued {
+        der: certificate_der(&row)?,
+        subject: Subject::Certificate { serial, not_after },
+        intent: LeafIndex(unsigned(&row, "intent").map_err(failed)?),
+        outcome: LeafIndex(entry),
+    }))
+}
+
+/// Puts a certificate together from the details of its intent and its outcome.
+fn certificate_der(row: &SqliteRow) -> Result<Vec<u8>, LogError> {
+    let damaged = |what: &str| LogError::Damaged(format!("a certificate's {what}"));
+    let intent: &[u8] = row.try_get("intent_detail").map_err(failed)?;
+    let outcome: &[u8] = row.try_get("outcome_detail").map_err(failed)?;
+    let intent = IntentDetail::parse(intent).map_err(|_| damaged("intent detail is malformed"))?;
+    let outcome =
+        OutcomeDetail::parse(outcome).map_err(|_| damaged("outcome detail is malformed"))?;
+    let tbs = intent.tbs.0.as_slice();
+    let algorithm = named_algorithm(Class::Certificate, tbs)
+        .ok_or_else(|| damaged("TBS names no algorithm"))?;
+    let signature = outcome
+        .signature
+        .ok_or_else(|| damaged("signature is missing"))?;
+    let der = assemble(tbs, algorithm, &signature.0);
+    if outcome.sha256 != Some(DetailHash::of(&der)) {
+        return Err(damaged("hash is not the logged one"));
+    }
+    Ok(der)
+}
+
+/// Lists certificates, oldest first.
+pub(super) async fn certificates(
+    filter: &CertificateFilter,
+    database: &mut SqliteConnection,
+) -> Result<Vec<CertificateRecord>, LogError> {
+    let mut select = QueryBuilder::<Sqlite>::new(CERTIFICATES);
+    let after = filter
+        .after
+        .map_or(-1, |after| i64::try_from(after).unwrap_or(i64::MAX));
+    select.push("c.intent > ").push_bind(after);
+    if let Some(order) = &filter.order {
+        select
+            .push(" AND c.order_name = ")
+            .push_bind(order.as_str());
+    }
+    if let Some(issuer) = &filter.issuer {
+        select.push(" AND c.issuer = ").push_bind(issuer.as_str());
+    }
+    if let Some(device) = &filter.device_id {
+        // By the index: a device id is unique within an issuer, and there are few issuers.
+        select
+            .push(" AND c.device_key IN (SELECT name || '/' || ")
+            .push_bind(device.to_ascii_lowercase())
+            .push(" FROM issuer)");
+    }
+    let limit = filter.limit.unwrap_or(LIST_DEFAULT).clamp(1, LIST_MAX);
+    select
+        .push(" ORDER BY c.intent LIMIT ")
+        .push_bind(i64::from(limit));
+    let rows = select.build().fetch_all(database).await.map_err(failed)?;
+    rows.iter().map(|row| record(row).map_err(failed)).collect()
+}
+
+/// One certificate, with its PEM.
+pub(super) async fn certificate(
+    number: SerialNumber,
+    database: &mut SqliteConnection,
+) -> Result<Option<CertificateRecord>, LogError> {
+    let mut select = QueryBuilder::<Sqlite>::new(CERTIFICATES);
+    select
+        .push("c.serial = ")
+        .push_bind(number.as_bytes().as_slice());
+    let row = select
+        .build()
+        .fetch_optional(&mut *database)
+        .await
+        .map_err(failed)?;
+    let Some(row) = row else {
+        return Ok(None);
+    };
+    let mut record = record(&row).map_err(failed)?;
+    if matches!(record.status.as_str(), "issued" | "revoked") {
+        let details = sqlx::query(
+            "SELECT i.detail AS intent_detail, e.detail AS outcome_detail FROM outcome o \
+             JOIN entry i ON i.idx = o.intent JOIN entry e ON e.idx = o.entry WHERE o.intent = $1",
+        )
+        .bind(i64::try_from(record.intent.0).unwrap_or(i64::MAX))
+        .fetch_one(database)
+        .await
+        .map_err(failed)?;
+        let der = certificate_der(&details)?;
+        let pem = der::pem::encode_string("CERTIFICATE", der::pem::LineEnding::LF, &der);
+        record.pem =
+            Some(pem.map_err(|_| LogError::Damaged("a certificate is too long".to_owned()))?);
+    }
+    Ok(Some(record))
+}
+
+/// Reads a row of [`CERTIFICATES`].
+fn record(row: &SqliteRow) -> Result<CertificateRecord, sqlx::Error> {
+    let outcome: Option<i64> = row.try_get("outcome")?;
+    let entry: Option<i64> = row.try_get("entry")?;
+    let revoked: Option<i64> = row.try_get("revoked")?;
+    let status = match (outcome, revoked) {
+        (None, _) => "open",
+        (Some(0), None) => "issued",
+        (Some(0), Some(_)) => "revoked",
+        (Some(1), _) => "abandoned",
+        (Some(_), _) => "unresolved",
+    };
+    Ok(CertificateRecord {
+        serial: serial(row, "serial")?,
+        issuer: issuer(row, "issuer")?,
+        status: status.to_owned(),
+        profile: row.try_get("profile")?,
+        order: row.try_get("order_name")?,
+        line: row.try_get("line")?,
+        device_id: row.try_get("device_id")?,
+        not_before: UnixMillis(unsigned(row, "not_before")?),
+        not_after: UnixMillis(unsigned(row, "not_after")?),
+        intent: LeafIndex(unsigned(row, "intent")?),
+        outcome: entry
+            .and_then(|entry| u64::try_from(entry).ok())
+            .map(LeafIndex),
+        pem: None,
+    })
+}
+
+/// The issuers in the order of the ceremony.
+pub(super) async fn issuers(
+    database: &mut SqliteConnection,
+) -> Result<Vec<IssuerRecord>, LogError> {
+    let rows = sqlx::query(
+        "SELECT name, certificate, algorithm, role, parent, partitions FROM issuer ORDER BY entry",
+    )
+    .fetch_all(database)
+    .await
+    .map_err(failed)?;
+    rows.iter().map(issuer_record).collect()
+}
+
+/// Reads a row of the issuer table.
+fn issuer_record(row: &SqliteRow) -> Result<IssuerRecord, LogError> {
+    let damaged = |_| LogError::Damaged("an issuer's algorithm or role".to_owned());
+    let algorithm: &str = row.try_get("algorithm").map_err(failed)?;
+    let role: &str = row.try_get("role").map_err(failed)?;
+    let partitions: i64 = row.try_get("partitions").map_err(failed)?;
+    Ok(IssuerRecord {
+        name: issuer(row, "name").map_err(failed)?,
+        certificate: row.try_get("certificate").map_err(failed)?,
+        algorithm: serde_json::from_str(algorithm).map_err(damaged)?,
+        role: serde_json::from_str(role).map_err(damaged)?,
+        parent: issuer(row, "parent").map_err(failed)?,
+        partitions: u32::try_from(partitions)
+            .map_err(|_| LogError::Damaged("an issuer's partitions".to_owned()))?,
+    })
+}
+
+/// The newest CRL number of an issuer.
+pub(super) async fn crl_number(
+    issuer: &IssuerName,
+    database: &mut SqliteConnection,
+) -> Result<Option<u64>, LogError> {
+    let row = sqlx::query("SELECT number FROM crl_number WHERE issuer = $1")
+        .bind(issuer.as_str())
+        .fetch_optional(database)
+        .await
+        .map_err(failed)?;
+    row.map(|row| unsigned(&row, "number"))
+        .transpose()
+        .map_err(failed)
+}
+
+/// What counts as revoked of an issuer's certificates, in the order of the log.
+pub(super) async fn revoked(
+    issuer: &IssuerName,
+    durable: u64,
+    database: &mut SqliteConnection,
+) -> Result<Vec<RevokedEntry>, LogError> {
+    let rows = sqlx::query(
+        "SELECT serial, reason, revoked_at FROM revocation \
+         WHERE issuer = $1 AND entry < $2 ORDER BY entry",
+    )
+    .bind(issuer.as_str())
+    .bind(i64::try_from(durable).unwrap_or(i64::MAX))
+    .fetch_all(database)
+    .await
+    .map_err(failed)?;
+    let entry = |row: &SqliteRow| {
+        let reason: Option<i64> = row.try_get("reason")?;
+        Ok(RevokedEntry {
+            serial: serial(row, "serial")?,
+            revoked_at: UnixMillis(unsigned(row, "revoked_at")?),
+            reason: reason.and_then(|code| u8::try_from(code).ok()),
+        })
+    };
+    let entries: Result<Vec<_>, sqlx::Error> = rows.iter().map(entry).collect();
+    entries.map_err(failed)
+}

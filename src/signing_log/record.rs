@@ -1,0 +1,164 @@
+//! What the log tells of claims, certificates, issuers and itself.
+//!
+//! Owns the plain records that the log's readers and writers exchange with the rest of the appliance.
+//! Promises nothing about durability: that is their makers' part.
+
+use std::path::PathBuf;
+
+use certstatus::log::{DetailHash, IssuerName, LeafIndex};
+use certstatus::signature::SignatureAlgorithm;
+use certstatus::{SerialNumber, UnixMillis};
+
+use super::intent::Issued;
+
+/// Where the log is published.
+#[derive(Clone, Debug)]
+pub struct Publication {
+    /// `public/`.
+    pub published: PathBuf,
+    /// `private/`.
+    pub details: PathBuf,
+}
+
+/// A claim: what makes a retry the same request.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Claim {
+    /// The order.
+    pub order: certstatus::log::entry::Slug,
+    /// SHA-256 of the public key.
+    pub spki: DetailHash,
+    /// SHA-256 of the requested fields.
+    pub requested: DetailHash,
+}
+
+/// What a claim has come to.
+#[derive(Clone, Debug)]
+pub enum Claimed {
+    /// Nobody has it.
+    Free,
+    /// An intent has it and has no outcome yet.
+    InFlight,
+    /// Its certificate.
+    Issued(Issued),
+    /// Its certificate, which is revoked since.
+    Revoked {
+        /// The serial.
+        serial: SerialNumber,
+    },
+}
+
+/// A certificate as `cert list` and `cert show` tell of it.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct CertificateRecord {
+    /// The serial.
+    pub serial: SerialNumber,
+    /// The issuer.
+    pub issuer: IssuerName,
+    /// `issued`, `open`, `abandoned`, `unresolved` or `revoked`.
+    pub status: String,
+    /// The profile.
+    pub profile: String,
+    /// The order.
+    pub order: Option<String>,
+    /// The line.
+    pub line: Option<String>,
+    /// The device id.
+    pub device_id: Option<String>,
+    /// Valid from.
+    pub not_before: UnixMillis,
+    /// Valid until.
+    pub not_after: UnixMillis,
+    /// The intent's entry.
+    pub intent: LeafIndex,
+    /// The outcome's entry.
+    pub outcome: Option<LeafIndex>,
+    /// The certificate, PEM, where it was issued (`cert show` only).
+    pub pem: Option<String>,
+}
+
+/// Which certificates to list.
+#[derive(Clone, Debug, Default, serde::Deserialize, serde::Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CertificateFilter {
+    /// Of this order.
+    pub order: Option<String>,
+    /// Of this device id (case does not matter).
+    pub device_id: Option<String>,
+    /// Of this issuer.
+    pub issuer: Option<String>,
+    /// Entries after this one.
+    pub after: Option<u64>,
+    /// At most this many (1–1,000; 100 when absent).
+    pub limit: Option<u32>,
+}
+
+/// An issuer as the ceremony recorded it.
+#[derive(Clone, Debug)]
+pub struct IssuerRecord {
+    /// The name.
+    pub name: IssuerName,
+    /// The certificate, DER.
+    pub certificate: Vec<u8>,
+    /// What its key signs with.
+    pub algorithm: SignatureAlgorithm,
+    /// Its role.
+    pub role: IssuerRole,
+    /// Who signed its certificate; itself for a root.
+    pub parent: IssuerName,
+    /// CRL partitions, fixed for ever; 0 is none.
+    pub partitions: u32,
+}
+
+/// What an issuer is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum IssuerRole {
+    /// A root.
+    Root,
+    /// Signs device certificates.
+    Device,
+    /// Signs certificates of lines, operators, responders and the server.
+    Access,
+}
+
+/// Whether the log takes entries.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+pub enum LogState {
+    /// It makes sure what is durable and closes open intents.
+    Recovering,
+    /// It takes entries.
+    Running,
+    /// Storage failed; recovery is retried.
+    Halted {
+        /// What failed, where, and what to do.
+        reason: String,
+    },
+}
+
+/// The log's size and age, for status and metrics.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct LogStatus {
+    /// Whether it takes entries.
+    #[serde(flatten)]
+    pub state: LogState,
+    /// Entries that are durable.
+    pub size: u64,
+    /// Entries that are published.
+    pub published: u64,
+    /// The time of the newest entry.
+    pub newest: UnixMillis,
+    /// Intents without an outcome.
+    pub open_intents: u64,
+}
+
+/// What a revocation came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Revocation {
+    /// When it counts as revoked.
+    pub revoked_at: UnixMillis,
+    /// The reason code that stands (0 for an unresolved intent, which has none).
+    pub reason: u8,
+    /// Its entry.
+    pub entry: LeafIndex,
+}

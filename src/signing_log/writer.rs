@@ -1,0 +1,375 @@
+//! The one writer: takes what waits, makes one transaction of it, then answers everyone.
+//!
+//! Owns the database's writing connection and the view of what is durable. Promises that an answer goes out
+//! after the commit, never before, and that requests in flight together share one fsync. Never signs.
+//! Failure story: a transaction that fails, wherever, halts the log; see [`super::recovery`].
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use certstatus::UnixMillis;
+use certstatus::log::tile::Edge;
+use certstatus::log::{LeafIndex, Outcome};
+use sqlx::Connection as _;
+use sqlx::sqlite::SqliteConnection;
+use tokio::sync::{mpsc, oneshot};
+
+use super::append::{Append, Closing, Note};
+use super::error::{LogError, chain};
+use super::intent::Intent;
+use super::plan::{Facts, Plan, View, Waiting};
+use super::record::LogState;
+use super::shared::{Head, Shared};
+use super::tables::{self, WriteFault};
+use super::tree::StoredEntry;
+use crate::limits;
+
+/// How long things take; tests are in a hurry.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    /// An idle log appends a tick after this long.
+    pub tick: Duration,
+    /// Publication waits this long for more.
+    pub publication: Duration,
+    /// The first pause between attempts to recover or publish; it doubles.
+    pub retry_min: Duration,
+    /// The longest.
+    pub retry_max: Duration,
+    /// The longest that stopping waits for the outcomes of open intents.
+    pub stop: Duration,
+}
+
+impl Pace {
+    /// As in production.
+    pub(super) const NORMAL: Self = Self {
+        tick: limits::TICK_INTERVAL,
+        publication: limits::PUBLICATION_DELAY,
+        retry_min: Duration::from_millis(100),
+        retry_max: Duration::from_secs(5),
+        stop: limits::ANSWER_DEADLINE,
+    };
+}
+
+/// The writer's task.
+pub(super) struct Writer {
+    pub shared: Arc<Shared>,
+    pub queue: mpsc::Receiver<Append>,
+    /// The database file, to open it anew.
+    pub path: PathBuf,
+    /// None only while it is opened anew.
+    pub database: Option<SqliteConnection>,
+    pub view: View,
+    /// Open intents of earlier processes, which recovery closes.
+    pub inherited: Vec<Closing>,
+    /// Outcomes that nobody else will append: first in the next batch.
+    pub kept: Vec<Append>,
+    /// Whom to tell when everything has stopped.
+    pub stop: Option<oneshot::Sender<()>>,
+    pub pace: Pace,
+    #[cfg(test)]
+    pub faults: super::tests::Faults,
+}
+
+/// What a failed transaction leaves: it may or may not be durable.
+pub(super) struct Stranded {
+    pub plan: Option<Box<Plan>>,
+    pub outcomes: Vec<StrandedOutcome>,
+    /// Intents whose askers were told that they failed.
+    pub intents: Vec<Intent>,
+}
+
+/// An outcome whose asker still waits.
+pub(super) struct StrandedOutcome {
+    pub closing: Box<Closing>,
+    pub answer: Option<oneshot::Sender<Result<LeafIndex, LogError>>>,
+    /// Where it stands if the transaction became durable.
+    pub index: LeafIndex,
+}
+
+impl Writer {
+    /// Runs until everyone who can ask is gone, or until it is told to stop.
+    pub(super) async fn run(mut self) {
+        loop {
+            let mut batch = std::mem::take(&mut self.kept);
+            if batch.is_empty() && !self.wait(&mut batch).await {
+                break;
+            }
+            self.take(batch).await;
+            if self.stop.is_some() {
+                self.drain().await;
+                break;
+            }
+        }
+        self.shared.ended.store(true, Ordering::SeqCst);
+        self.shared.head.send_modify(|_| {});
+        if let Some(database) = self.database.take() {
+            // A close that fails leaves a WAL that the next start moves into the database.
+            let _closed = database.close().await;
+        }
+        if let Some(stopped) = self.stop.take() {
+            // Whoever asked may have given up waiting.
+            let _unheard = stopped.send(());
+        }
+    }
+
+    /// Waits for appends, or for the time of a tick; false when nobody is left to ask.
+    async fn wait(&mut self, batch: &mut Vec<Append>) -> bool {
+        let waiting = self.queue.recv_many(batch, limits::GROUP_COMMIT_MAX);
+        match tokio::time::timeout(self.pace.tick, waiting).await {
+            Ok(count) => count > 0,
+            Err(_idle) => {
+                if self.shared.state() == LogState::Running {
+                    let note = Box::new(Note::tick());
+                    batch.push(Append::Note { note, answer: None });
+                }
+                true
+            }
+        }
+    }
+
+    /// Takes a batch: entries in transactions, controls and changes of the registry by themselves.
+    pub(super) async fn take(&mut self, batch: Vec<Append>) {
+        let mut group = Vec::with_capacity(batch.len());
+        for append in batch {
+            match append {
+                Append::Recover { hsm, answer } => {
+                    self.append(std::mem::take(&mut group)).await;
+                    let recovered = self.recover(&hsm).await;
+                    // Whoever asked may have given up waiting; the state says it too.
+                    let _unheard = answer.send(recovered);
+                }
+                Append::Stop { answer } => {
+                    self.append(std::mem::take(&mut group)).await;
+                    self.stop = Some(answer);
+                }
+                append if append.changes_registry() => {
+                    self.append(std::mem::take(&mut group)).await;
+                    self.append(vec![append]).await;
+                }
+                append => group.push(append),
+            }
+        }
+        self.append(group).await;
+    }
+
+    /// Appends a group in one transaction and answers everyone; through a halt, if it comes to that.
+    async fn append(&mut self, group: Vec<Append>) {
+        if group.is_empty() {
+            return;
+        }
+        if let LogState::Recovering = self.shared.state() {
+            group
+                .into_iter()
+                .for_each(|append| append.refuse(&LogError::Recovering));
+            return;
+        }
+        if let Err((stranded, fault)) = self.commit(group).await {
+            self.halt(stranded, fault).await;
+        }
+    }
+
+    /// Makes one transaction. An error means that nobody knows whether it is durable.
+    pub(super) async fn commit(&mut self, group: Vec<Append>) -> Result<(), (Stranded, LogError)> {
+        let facts = match self.facts(&group).await {
+            Ok(facts) => facts,
+            Err(fault) => {
+                let error = LogError::Halted(chain(&fault));
+                return Err((Stranded::unplanned(group, &error), error));
+            }
+        };
+        let now = self.shared.clock.now();
+        let (plan, waiting) = Plan::make(group, &self.view, facts, now);
+        if !plan.entries.is_empty()
+            && let Err(fault) = self.write(&plan).await
+        {
+            let error = LogError::Halted(chain(&fault));
+            return Err((Stranded::of(plan, waiting, &error), error));
+        }
+        self.install(plan);
+        for waiting in waiting {
+            self.answer(waiting);
+        }
+        Ok(())
+    }
+
+    /// What the group has to know.
+    async fn facts(&mut self, group: &[Append]) -> Result<Facts, WriteFault> {
+        match self.database.as_mut() {
+            Some(database) => tables::facts(group, database).await,
+            None => Err(sqlx::Error::PoolClosed.into()),
+        }
+    }
+
+    /// Writes a plan.
+    async fn write(&mut self, plan: &Plan) -> Result<(), WriteFault> {
+        #[cfg(test)]
+        self.faults.before_commit()?;
+        let written = match self.database.as_mut() {
+            Some(database) => tables::write(plan, database).await,
+            None => Err(sqlx::Error::PoolClosed.into()),
+        };
+        #[cfg(test)]
+        self.faults.after_commit()?;
+        written
+    }
+
+    /// Makes a durable plan the view, and shows it to readers and publisher.
+    pub(super) fn install(&mut self, plan: Plan) {
+        if plan.entries.is_empty() {
+            return;
+        }
+        let Plan {
+            first,
+            entries,
+            opened,
+            closed,
+            changes,
+            units,
+            edge,
+            newest,
+            ..
+        } = plan;
+        self.view.open.extend(opened);
+        for (intent, ..) in &closed {
+            self.view.open.remove(intent);
+        }
+        for (_, change) in &changes {
+            self.view.registry.apply(change);
+        }
+        for (order, (used, unresolved)) in &units {
+            self.view.registry.set_units(order, *used, *unresolved);
+        }
+        self.view.edge = edge;
+        self.view.newest = newest;
+        let entries = (first..).zip(entries);
+        self.shared
+            .hand_over(entries.map(|(index, (leaf, detail))| StoredEntry {
+                index,
+                leaf,
+                detail,
+            }));
+        self.shared.head.send_replace(self.view.head());
+    }
+
+    /// Answers one who waited for a plan that is durable now.
+    fn answer(&mut self, waiting: Waiting) {
+        match waiting {
+            Waiting::Intent { answer, intent } => {
+                // Whoever asked is gone: the intent can never reach a token.
+                if let Err(Ok(intent)) = answer.send(Ok(*intent)) {
+                    self.abandon(intent, "nobody waited for the intent");
+                }
+            }
+            Waiting::Refused { answer, refused } => drop(answer.send(Err(refused))),
+            Waiting::Outcome { answer, index, .. } => tell(answer, Ok(index)),
+            Waiting::Note { answer, result } => tell(answer, result),
+            Waiting::Revoked { answer, result } => {
+                if result.is_ok() {
+                    self.shared.urgent.notify_one();
+                }
+                drop(answer.send(result));
+            }
+        }
+    }
+
+    /// Closes an intent that reached no token, with the next batch.
+    pub(super) fn abandon(&mut self, intent: Intent, reason: &str) {
+        let index = intent.index;
+        let closing = Closing::unsigned(
+            intent.index,
+            intent.issuer,
+            intent.subject,
+            Outcome::Abandoned,
+            intent.order,
+            reason.to_owned(),
+        );
+        match closing {
+            Ok(closing) => self.kept.push(Append::Outcome {
+                closing: Box::new(closing),
+                answer: None,
+            }),
+            // Without randomness nothing works; the next start closes it.
+            Err(error) => tracing::error!(%index, %error, "an intent stays open"),
+        }
+    }
+
+    /// After a stop was asked for: takes outcomes until no intent is open, for a while.
+    async fn drain(&mut self) {
+        let deadline = tokio::time::Instant::now() + self.pace.stop;
+        // Halted or recovering there is nothing to wait for: the next start closes what is open.
+        while self.shared.state() == LogState::Running {
+            let mut batch = std::mem::take(&mut self.kept);
+            if batch.is_empty() {
+                if self.view.open.is_empty() && self.queue.is_empty() {
+                    return;
+                }
+                let waiting = self.queue.recv_many(&mut batch, limits::GROUP_COMMIT_MAX);
+                match tokio::time::timeout_at(deadline, waiting).await {
+                    Ok(1..) => {}
+                    // Nobody is left, or time is up: the next start closes what is open.
+                    Ok(0) | Err(_) => return,
+                }
+            }
+            self.take(batch).await;
+        }
+    }
+}
+
+impl View {
+    /// What others see of it.
+    pub(super) fn head(&self) -> Head {
+        Head {
+            size: self.edge.size(),
+            root: self.edge.root(),
+            newest: self.newest,
+            open_intents: u64::try_from(self.open.len()).unwrap_or(u64::MAX),
+        }
+    }
+
+    /// Before entry 0.
+    pub(super) fn empty(registry: crate::ra::Registry) -> Self {
+        Self {
+            edge: Edge::default(),
+            newest: UnixMillis(0),
+            open: BTreeSet::new(),
+            registry,
+        }
+    }
+}
+
+impl Append {
+    /// Whether it changes lines or orders: decided on the registry as it stands, so in a batch of its own.
+    fn changes_registry(&self) -> bool {
+        match self {
+            Self::Note { note, .. } => note.changes_registry(),
+            _ => false,
+        }
+    }
+
+    /// Answers that it was not taken. An outcome is lost with it: only where none can be.
+    pub(super) fn refuse(self, error: &LogError) {
+        match self {
+            Self::Intent { answer, .. } => drop(answer.send(Err(error.clone().into()))),
+            Self::Outcome { answer, .. } | Self::Note { answer, .. } => {
+                tell(answer, Err(error.clone()));
+            }
+            Self::Revoke { answer, .. } => drop(answer.send(Err(error.clone()))),
+            Self::Recover { answer, .. } => drop(answer.send(Err(error.clone()))),
+            Self::Stop { answer } => drop(answer.send(())),
+        }
+    }
+}
+
+/// Answers, where somebody waits.
+pub(super) fn tell(
+    answer: Option<oneshot::Sender<Result<LeafIndex, LogError>>>,
+    result: Result<LeafIndex, LogError>,
+) {
+    if let Some(answer) = answer {
+        // Whoever asked may be gone; the entry stands all the same.
+        let _unheard = answer.send(result);
+    }
+}
