@@ -1,0 +1,155 @@
+//! Certificates: listed, shown and revoked.
+
+use axum::body::Body;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Extension, Path, Query, State};
+use axum::response::Response;
+use certstatus::SerialNumber;
+use serde::Deserialize;
+
+use super::{Acting, Admin, answer, missing, read_json, read_path};
+use crate::http::problem::{Problem, kind};
+use crate::ra::Change;
+use crate::signing_log::{CertificateFilter, CertificateRecord, Revocation};
+
+/// The most certificates that one list tells of.
+const LIST_MAX: u32 = 1000;
+
+/// What revokes a certificate.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Revoke {
+    reason: Reason,
+}
+
+/// Why a certificate is revoked (RFC 5280, 5.3.1), but for the two that end a hold or speak of attributes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Reason {
+    /// Code 0.
+    Unspecified,
+    /// Code 1.
+    KeyCompromise,
+    /// Code 3.
+    AffiliationChanged,
+    /// Code 4.
+    Superseded,
+    /// Code 5.
+    CessationOfOperation,
+    /// Code 9.
+    PrivilegeWithdrawn,
+}
+
+impl Reason {
+    /// The code.
+    const fn code(self) -> u8 {
+        match self {
+            Self::Unspecified => 0,
+            Self::KeyCompromise => 1,
+            Self::AffiliationChanged => 3,
+            Self::Superseded => 4,
+            Self::CessationOfOperation => 5,
+            Self::PrivilegeWithdrawn => 9,
+        }
+    }
+}
+
+/// `GET /v1/certificates`.
+pub(super) async fn list(
+    State(admin): State<Admin>,
+    filter: Result<Query<CertificateFilter>, QueryRejection>,
+) -> Response {
+    answer(listed(&admin, filter).await)
+}
+
+/// The certificates that a filter lets through.
+async fn listed(
+    admin: &Admin,
+    filter: Result<Query<CertificateFilter>, QueryRejection>,
+) -> Result<Vec<CertificateRecord>, Problem> {
+    let Query(filter) = filter.map_err(|error| query_refused(&error.body_text()))?;
+    if filter
+        .limit
+        .is_some_and(|limit| !(1..=LIST_MAX).contains(&limit))
+    {
+        return Err(query_refused("limit is 1 to 1000"));
+    }
+    let found = admin.inner.log.certificates(&filter).await;
+    found.map_err(|error| Problem::from(&error))
+}
+
+/// The problem of a query.
+fn query_refused(why: &str) -> Problem {
+    Problem::new(
+        &kind::QUERY_REFUSED,
+        format!("the query is not understood: {why}"),
+    )
+}
+
+/// `GET /v1/certificates/{serial}`.
+pub(super) async fn show(State(admin): State<Admin>, Path(serial): Path<String>) -> Response {
+    answer(shown(&admin, &serial).await)
+}
+
+/// One certificate.
+async fn shown(admin: &Admin, serial: &str) -> Result<CertificateRecord, Problem> {
+    let number: SerialNumber = read_path(serial, "certificate")?;
+    let found = admin.inner.log.certificate(number).await;
+    let found = found.map_err(|error| Problem::from(&error))?;
+    found.ok_or_else(|| missing("certificate", serial))
+}
+
+/// `POST /v1/certificates/{serial}/revoke`.
+pub(super) async fn revoke(
+    State(admin): State<Admin>,
+    Extension(operator): Extension<Acting>,
+    Path(serial): Path<String>,
+    request: Body,
+) -> Response {
+    answer(revoked(&admin, &operator, &serial, request).await)
+}
+
+/// Revokes a certificate; a line's own stops authenticating it first.
+async fn revoked(
+    admin: &Admin,
+    Acting(operator): &Acting,
+    serial: &str,
+    request: Body,
+) -> Result<Revocation, Problem> {
+    let Revoke { reason } = read_json(request).await?;
+    let serial: SerialNumber = read_path(serial, "certificate")?;
+    let log = &admin.inner.log;
+    if let Some(line) = log.registry().line_of(serial) {
+        // First, so that a failure between the two steps leaves the safer half; a retry does the other.
+        let change = Change::LineDecertified { line, serial };
+        let logged = log.record_change(operator, change).await;
+        logged.map_err(|error| Problem::from(&error))?;
+    }
+    let revoked = log.record_revoked(operator, serial, reason.code()).await;
+    revoked.map_err(|error| Problem::from(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_have_the_codes_of_rfc_5280() {
+        let rows = [
+            ("unspecified", 0),
+            ("key-compromise", 1),
+            ("affiliation-changed", 3),
+            ("superseded", 4),
+            ("cessation-of-operation", 5),
+            ("privilege-withdrawn", 9),
+        ];
+        for (name, code) in rows {
+            let body = format!("{{\"reason\":\"{name}\"}}");
+            let parsed: Revoke = serde_json::from_str(&body).unwrap();
+            assert_eq!(parsed.reason.code(), code);
+        }
+        for refused in ["{}", "{\"reason\":\"remove-from-crl\"}", "{\"reason\":1}"] {
+            assert!(serde_json::from_str::<Revoke>(refused).is_err());
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! How the appliance is: log, tokens, issuers, and what it knows.
+
+use axum::extract::State;
+use axum::response::Response;
+use certstatus::UnixMillis;
+use certstatus::log::IssuerName;
+use serde::Serialize;
+
+use super::{Admin, answer};
+use crate::hsm::TokenHealth;
+use crate::ra::{LineState, OrderState};
+use crate::signing_log::{IssuerRole, LogStatus};
+
+/// Everything at a glance.
+#[derive(Debug, Serialize)]
+struct Status {
+    version: &'static str,
+    now: UnixMillis,
+    /// Whether a device certificate could be issued now.
+    ready: bool,
+    log: Log,
+    tokens: Vec<TokenHealth>,
+    issuers: Vec<IssuerStatus>,
+    lines: Lines,
+    orders: Orders,
+}
+
+/// The signing log.
+#[derive(Debug, Serialize)]
+struct Log {
+    origin: String,
+    verifier_key: String,
+    #[serde(flatten)]
+    status: LogStatus,
+}
+
+/// An issuer that is loaded.
+#[derive(Debug, Serialize)]
+struct IssuerStatus {
+    issuer: IssuerName,
+    role: IssuerRole,
+    usable: bool,
+}
+
+/// Lines by state.
+#[derive(Debug, Serialize)]
+struct Lines {
+    enabled: usize,
+    disabled: usize,
+}
+
+/// Orders by state.
+#[derive(Debug, Serialize)]
+struct Orders {
+    open: usize,
+    closed: usize,
+}
+
+/// `GET /v1/status`.
+pub(super) async fn show(State(admin): State<Admin>) -> Response {
+    let inner = &admin.inner;
+    let (lines, orders) = (inner.log.registry().lines(), inner.log.registry().orders());
+    let enabled = lines
+        .iter()
+        .filter(|line| line.state == LineState::Enabled)
+        .count();
+    let open = orders
+        .iter()
+        .filter(|order| order.state == OrderState::Open)
+        .count();
+    let status = inner.log.status();
+    let running = status.state == crate::signing_log::LogState::Running;
+    let issuers = inner.issuance.issuers().into_iter();
+    answer(Ok(Status {
+        version: env!("CARGO_PKG_VERSION"),
+        now: inner.clock.now(),
+        ready: running && inner.issuance.ready(),
+        log: Log {
+            origin: inner.log.origin().to_owned(),
+            verifier_key: inner.log.verifier_key(),
+            status,
+        },
+        tokens: inner.hsm.health(),
+        issuers: issuers
+            .map(|(issuer, role, usable)| IssuerStatus {
+                issuer,
+                role,
+                usable,
+            })
+            .collect(),
+        lines: Lines {
+            enabled,
+            disabled: lines.len() - enabled,
+        },
+        orders: Orders {
+            open,
+            closed: orders.len() - open,
+        },
+    }))
+}
+
+/// `GET /v1/profiles`: the names of the profiles that an order may have.
+pub(super) async fn profiles(State(admin): State<Admin>) -> Response {
+    let profiles = admin.inner.issuance.profiles();
+    answer(Ok(profiles.keys().collect::<Vec<_>>()))
+}

@@ -1,0 +1,411 @@
+//! The command line: `hallmark --config FILE noun verb`.
+//!
+//! Owns arguments, output for people and for programs (`--json`), and exit codes: 0 done, 1 refused or
+//! failed, 2 not understood. Promises that a failure says what is wrong, where and what to do, with its
+//! causes. Never takes a secret from an argument. Failure story: nothing is half done here; what a command
+//! changes, the daemon changes.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use certstatus::SerialNumber;
+use certstatus::log::IssuerName;
+use certstatus::log::entry::Slug;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::Serialize;
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{Config, ConfigError};
+use crate::daemon::{self, DaemonError};
+use crate::http::problem::chain;
+use crate::time::Clock;
+
+mod acts;
+mod ceremony;
+mod client;
+mod moment;
+mod show;
+
+use client::ClientError;
+
+/// Certificate signing appliance for factory floors.
+#[derive(Debug, Parser)]
+#[command(name = "hallmark", version, max_term_width = 110)]
+#[command(after_help = "Example: hallmark --config /etc/hallmark/hallmark.toml status")]
+struct Arguments {
+    /// The configuration file
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Answer in JSON, for programs; the daemon's own log too
+    #[arg(long, global = true)]
+    json: bool,
+    /// What `run` and `serve` log: error, warn, info, debug, or a filter such as hallmark::http=debug,info
+    #[arg(long, value_name = "FILTER", default_value = "info", global = true)]
+    log: String,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start the token hosts and then the daemon, in the foreground
+    #[command(after_help = "Example: hallmark --config hallmark.toml run")]
+    Run,
+    /// Start the daemon alone, in the foreground; its token hosts run as services of their own
+    #[command(after_help = "Example: hallmark --config /etc/hallmark/hallmark.toml serve")]
+    Serve,
+    /// Read the configuration and the profiles and say what is wrong with them
+    #[command(after_help = "Example: hallmark --config hallmark.toml check-config")]
+    CheckConfig,
+    /// Make keys and certificates, once, in front of witnesses
+    #[command(subcommand)]
+    Ceremony(CeremonyCommand),
+    /// Lines: who may ask for certificates
+    #[command(subcommand)]
+    Line(LineCommand),
+    /// Production orders: how many certificates, for what, by whom
+    #[command(subcommand)]
+    Order(OrderCommand),
+    /// Certificates that were issued
+    #[command(subcommand)]
+    Cert(CertCommand),
+    /// How the appliance is
+    #[command(after_help = "Example: hallmark --config hallmark.toml status --json")]
+    Status,
+}
+
+/// What a ceremony does.
+#[derive(Debug, Subcommand)]
+enum CeremonyCommand {
+    /// Make everything that a ceremony file declares
+    #[command(
+        after_help = "Example: hallmark --config hallmark.toml ceremony run ceremony.toml --dry-run"
+    )]
+    Run {
+        /// The ceremony file
+        file: PathBuf,
+        /// Only rehearse: make nothing, and say what would be made and what is in the way
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Take the certificate that an offline root made for an issuer; the daemon must be stopped
+    #[command(
+        after_help = "Example: hallmark --config hallmark.toml ceremony accept device-1 answer.pem"
+    )]
+    Accept {
+        /// The issuer
+        issuer: IssuerName,
+        /// PEM: the issuer's certificate, then the root's
+        certificates: PathBuf,
+    },
+}
+
+/// What is done with lines.
+#[derive(Debug, Subcommand)]
+enum LineCommand {
+    /// Add a line, or give one a further certificate; prints the certificate chain
+    #[command(
+        after_help = "Example: hallmark --config hallmark.toml line add line-1 --csr line-1.csr > line-1.pem"
+    )]
+    Add {
+        /// Its name: a-z, 0-9 and '-'
+        line: Slug,
+        /// The line's certificate request, PEM or base64; its private key stays at the line
+        #[arg(long, value_name = "FILE")]
+        csr: PathBuf,
+    },
+    /// List the lines
+    #[command(after_help = "Example: hallmark --config hallmark.toml line list")]
+    List,
+    /// Refuse a line from its next request on
+    #[command(after_help = "Example: hallmark --config hallmark.toml line disable line-1")]
+    Disable {
+        /// Its name
+        line: Slug,
+    },
+    /// Let a disabled line ask again
+    #[command(after_help = "Example: hallmark --config hallmark.toml line enable line-1")]
+    Enable {
+        /// Its name
+        line: Slug,
+    },
+}
+
+/// What is done with orders.
+#[derive(Debug, Subcommand)]
+enum OrderCommand {
+    /// Open an order; its terms are fixed from then on
+    #[command(
+        after_help = "Example: hallmark --config hallmark.toml order open demo --profile mqtt-device \\
+         --issuer device-1 --line line-1 --quantity 500 --device-id 'sensor-[0-9]{6}' --until 90d"
+    )]
+    Open(OrderArguments),
+    /// List the orders
+    #[command(after_help = "Example: hallmark --config hallmark.toml order list")]
+    List,
+    /// Show one order
+    #[command(after_help = "Example: hallmark --config hallmark.toml order show demo")]
+    Show {
+        /// Its name
+        order: Slug,
+    },
+    /// Issue nothing more under an order
+    #[command(after_help = "Example: hallmark --config hallmark.toml order close demo")]
+    Close {
+        /// Its name
+        order: Slug,
+    },
+    /// Let a closed order be used again
+    #[command(after_help = "Example: hallmark --config hallmark.toml order reopen demo")]
+    Reopen {
+        /// Its name
+        order: Slug,
+    },
+}
+
+/// The terms of an order.
+#[derive(Debug, Args)]
+struct OrderArguments {
+    /// Its name: a-z, 0-9 and '-'
+    order: Slug,
+    /// The profile of its certificates
+    #[arg(long)]
+    profile: String,
+    /// Who issues them
+    #[arg(long)]
+    issuer: IssuerName,
+    /// A line that may use it; give it once for each line
+    #[arg(long = "line", required = true, value_name = "LINE")]
+    lines: Vec<Slug>,
+    /// How many certificates at most
+    #[arg(long, value_name = "UNITS")]
+    quantity: u64,
+    /// The device ids that it may name: a regular expression that must match the whole id
+    #[arg(long = "device-id", value_name = "PATTERN")]
+    device_id: String,
+    /// Usable from: a time (2026-10-01T06:00:00Z) or a delay from now (2d)
+    #[arg(long, value_name = "TIME", default_value = "0s")]
+    from: String,
+    /// Usable until: a time (2026-12-31T00:00:00Z) or a delay from now (90d)
+    #[arg(long, value_name = "TIME", default_value = "365d")]
+    until: String,
+}
+
+/// What is done with certificates.
+#[derive(Debug, Subcommand)]
+enum CertCommand {
+    /// List certificates, oldest first
+    #[command(
+        after_help = "Example: hallmark --config hallmark.toml cert list --order demo --limit 20"
+    )]
+    List(ListArguments),
+    /// Show one certificate, with its PEM
+    #[command(
+        after_help = "Example: hallmark --config hallmark.toml cert show 4b1f00c5d2a94e7f8a6d03b1c7e95f20"
+    )]
+    Show {
+        /// Its serial: 32 lower-case hex digits
+        serial: SerialNumber,
+    },
+    /// Revoke a certificate
+    #[command(after_help = "Example: hallmark --config hallmark.toml cert revoke \\
+         4b1f00c5d2a94e7f8a6d03b1c7e95f20 --reason key-compromise")]
+    Revoke {
+        /// Its serial: 32 lower-case hex digits
+        serial: SerialNumber,
+        /// Why (RFC 5280, 5.3.1)
+        #[arg(long, value_enum, default_value_t = Reason::Unspecified)]
+        reason: Reason,
+    },
+}
+
+/// Which certificates to list.
+#[derive(Debug, Args)]
+struct ListArguments {
+    /// Of this order
+    #[arg(long)]
+    order: Option<Slug>,
+    /// Of this device id; case does not matter
+    #[arg(long)]
+    device_id: Option<String>,
+    /// Of this issuer
+    #[arg(long)]
+    issuer: Option<IssuerName>,
+    /// Whose entry in the log comes after this one
+    #[arg(long, value_name = "ENTRY")]
+    after: Option<u64>,
+    /// At most so many
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    limit: u32,
+}
+
+/// Why a certificate is revoked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Reason {
+    /// Not said
+    Unspecified,
+    /// Its private key may be known to others
+    KeyCompromise,
+    /// What it says of the device is not true any more
+    AffiliationChanged,
+    /// Another certificate takes its place
+    Superseded,
+    /// The device is out of use
+    CessationOfOperation,
+    /// It should not have been issued, or may not be used any more
+    PrivilegeWithdrawn,
+}
+
+/// How answers are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Output {
+    /// Aligned text.
+    Text,
+    /// JSON.
+    Json,
+}
+
+/// Why a command did not do what it should.
+#[derive(Debug, thiserror::Error)]
+enum CliError {
+    /// The configuration.
+    #[error("the configuration cannot be used; correct it and try again")]
+    Config(#[from] ConfigError),
+    /// The daemon.
+    #[error("the appliance does not run; correct the cause and start it again")]
+    Daemon(#[from] DaemonError),
+    /// The admin socket.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// A ceremony.
+    #[error(transparent)]
+    Ceremony(#[from] ceremony::Failed),
+    /// A file that an argument names.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's error.
+        #[source]
+        source: io::Error,
+    },
+    /// Standard output.
+    #[error("cannot write the answer")]
+    Write(#[source] io::Error),
+    /// The runtime.
+    #[error("the program cannot start its threads")]
+    Runtime(#[source] io::Error),
+    /// An argument that clap could not judge.
+    #[error("{argument}: {problem}")]
+    Argument {
+        /// Which.
+        argument: &'static str,
+        /// What is wrong and what would be right.
+        problem: String,
+    },
+}
+
+impl CliError {
+    /// The exit code: 2 where the command was not understood.
+    fn code(&self) -> ExitCode {
+        match self {
+            Self::Argument { .. } => ExitCode::from(2),
+            _ => ExitCode::FAILURE,
+        }
+    }
+}
+
+/// The whole program: arguments in, exit code out.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(refused) => {
+            // Help and version are answers, and go to standard output.
+            let code = if refused.use_stderr() { 2 } else { 0 };
+            let _written = refused.print();
+            return ExitCode::from(code);
+        }
+    };
+    match execute(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        // A reader that has seen enough (`| head`) is no failure.
+        Err(CliError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            let _written = writeln!(io::stderr(), "hallmark: {}", chain(&error));
+            error.code()
+        }
+    }
+}
+
+/// Does what the arguments say.
+fn execute(arguments: Arguments) -> Result<(), CliError> {
+    let output = if arguments.json {
+        Output::Json
+    } else {
+        Output::Text
+    };
+    let path = arguments.config;
+    let config = Config::load(&path)?;
+    let runtime = tokio::runtime::Runtime::new().map_err(CliError::Runtime)?;
+    match arguments.command {
+        Command::Run => {
+            start_log(&arguments.log, output)?;
+            Ok(runtime.block_on(Box::pin(daemon::run(config, &path)))?)
+        }
+        Command::Serve => {
+            start_log(&arguments.log, output)?;
+            Ok(runtime.block_on(Box::pin(daemon::serve(config, Clock::system())))?)
+        }
+        Command::CheckConfig => {
+            let profiles = daemon::load_profiles(&config.profiles)?;
+            show::checked(output, &path, profiles.keys())
+        }
+        Command::Ceremony(command) => {
+            start_log("warn", output)?;
+            runtime.block_on(Box::pin(ceremony::execute(command, &config, path, output)))
+        }
+        Command::Line(command) => runtime.block_on(acts::line(command, &config, output)),
+        Command::Order(command) => runtime.block_on(acts::order(command, &config, output)),
+        Command::Cert(command) => runtime.block_on(acts::cert(command, &config, output)),
+        Command::Status => runtime.block_on(acts::status(&config, output)),
+    }
+}
+
+/// Sends the program's own log to standard error.
+fn start_log(filter: &str, output: Output) -> Result<(), CliError> {
+    let filter = EnvFilter::try_new(filter).map_err(|error| CliError::Argument {
+        argument: "--log",
+        problem: error.to_string(),
+    })?;
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr);
+    match output {
+        Output::Text => log.init(),
+        Output::Json => log.json().init(),
+    }
+    Ok(())
+}
+
+/// Writes text to standard output.
+fn print(text: &str) -> Result<(), CliError> {
+    let mut out = io::stdout().lock();
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    written.map_err(CliError::Write)
+}
+
+/// Writes a value as JSON to standard output.
+fn print_json(value: &impl Serialize) -> Result<(), CliError> {
+    let text =
+        serde_json::to_string_pretty(value).map_err(|error| CliError::Write(error.into()))?;
+    print(&format!("{text}\n"))
+}
+
+#[cfg(test)]
+mod tests;

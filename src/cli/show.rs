@@ -1,0 +1,414 @@
+//! Answers as aligned text.
+//!
+//! Owns how answers look to people. Promises one row a thing and columns that line up; a member that is not
+//! there is a hyphen. Never fails on an answer of a newer daemon.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use certstatus::{SerialNumber, UnixMillis};
+use serde_json::{Value, json};
+
+use super::{CliError, Output, print, print_json};
+
+/// The configuration and the profiles are right.
+pub(super) fn checked<'a>(
+    output: Output,
+    path: &Path,
+    profiles: impl Iterator<Item = &'a String>,
+) -> Result<(), CliError> {
+    let profiles: Vec<_> = profiles.collect();
+    match output {
+        Output::Json => print_json(&json!({ "config": path, "profiles": profiles })),
+        Output::Text => {
+            let names: Vec<_> = profiles.iter().map(|name| name.as_str()).collect();
+            print(&format!(
+                "{}: valid; profiles: {}\n",
+                path.display(),
+                names.join(", ")
+            ))
+        }
+    }
+}
+
+/// A member as text, found by a path of names (`log.size`); a hyphen where there is none.
+pub(super) fn text(value: &Value, path: &str) -> String {
+    let found = path
+        .split('.')
+        .try_fold(value, |value, name| value.get(name));
+    match found {
+        None | Some(Value::Null) => "-".to_owned(),
+        Some(Value::String(text)) if text.is_empty() => "-".to_owned(),
+        Some(Value::String(text)) => text.chars().map(plain).collect(),
+        Some(Value::Array(items)) => items.iter().map(word).collect::<Vec<_>>().join(","),
+        Some(other) => other.to_string(),
+    }
+}
+
+/// An element of a list as text.
+fn word(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.chars().map(plain).collect(),
+        other => other.to_string(),
+    }
+}
+
+/// A character that moves no cursor: names come from factories, and this goes to a terminal.
+fn plain(character: char) -> char {
+    if character.is_control() {
+        '\u{fffd}'
+    } else {
+        character
+    }
+}
+
+/// A member that is a time in milliseconds, as a date.
+fn date(value: &Value, path: &str) -> String {
+    let found = path
+        .split('.')
+        .try_fold(value, |value, name| value.get(name));
+    let millis = found.and_then(Value::as_u64);
+    millis.map_or_else(|| "-".to_owned(), |millis| UnixMillis(millis).to_string())
+}
+
+/// The elements of a list.
+fn items(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+/// Rows under a heading, each column as wide as its widest cell.
+fn table(heading: &[&str], rows: Vec<Vec<String>>) -> String {
+    let mut widths: Vec<usize> = heading.iter().map(|cell| cell.chars().count()).collect();
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let heading = heading.iter().map(|cell| (*cell).to_owned()).collect();
+    let mut text = String::new();
+    for row in std::iter::once(heading).chain(rows) {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            // Writing to a string cannot fail.
+            let _ = write!(line, "{cell:<width$}  ");
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// Names and values, one pair a line.
+fn pairs(rows: &[(&str, String)]) -> String {
+    let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    let mut text = String::new();
+    for (name, value) in rows {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{name:<width$}  {value}");
+    }
+    text
+}
+
+/// Lines, one a row.
+pub(super) fn lines(value: &Value) -> String {
+    let rows = items(value).iter().map(|line| {
+        let certificates = line.get("certificates").map_or(&[][..], items);
+        let newest = certificates.last().unwrap_or(&Value::Null);
+        vec![
+            text(line, "line"),
+            text(line, "state"),
+            certificates.len().to_string(),
+            text(newest, "serial"),
+            date(newest, "not_after"),
+        ]
+    });
+    table(
+        &["LINE", "STATE", "CERTIFICATES", "NEWEST", "UNTIL"],
+        rows.collect(),
+    )
+}
+
+/// What is said beside the chain of a line.
+pub(super) fn line_added(value: &Value) -> String {
+    format!(
+        "line {}: certificate {} until {} (entry {})",
+        text(value, "line"),
+        text(value, "serial"),
+        text(value, "not_after"),
+        text(value, "entries.outcome"),
+    )
+}
+
+/// The chain of a certificate, PEM.
+pub(super) fn chain(value: &Value) -> String {
+    value
+        .get("chain")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .to_owned()
+}
+
+/// Orders, one a row.
+pub(super) fn orders(value: &Value) -> String {
+    let rows = items(value).iter().map(|order| {
+        vec![
+            text(order, "terms.order"),
+            text(order, "state"),
+            text(order, "used"),
+            text(order, "terms.quantity"),
+            text(order, "terms.profile"),
+            text(order, "terms.issuer"),
+            date(order, "terms.until"),
+            text(order, "terms.lines"),
+        ]
+    });
+    let heading = [
+        "ORDER", "STATE", "USED", "OF", "PROFILE", "ISSUER", "UNTIL", "LINES",
+    ];
+    table(&heading, rows.collect())
+}
+
+/// One order.
+pub(super) fn order(value: &Value) -> String {
+    pairs(&[
+        ("order", text(value, "terms.order")),
+        ("state", text(value, "state")),
+        (
+            "used",
+            format!(
+                "{} of {}",
+                text(value, "used"),
+                text(value, "terms.quantity")
+            ),
+        ),
+        ("unresolved", text(value, "unresolved")),
+        ("profile", text(value, "terms.profile")),
+        ("issuer", text(value, "terms.issuer")),
+        ("lines", text(value, "terms.lines")),
+        ("from", date(value, "terms.from")),
+        ("until", date(value, "terms.until")),
+        ("device ids", text(value, "terms.device_id_pattern")),
+    ])
+}
+
+/// Certificates, one a row.
+pub(super) fn certificates(value: &Value) -> String {
+    let rows = items(value).iter().map(|certificate| {
+        vec![
+            text(certificate, "serial"),
+            text(certificate, "status"),
+            text(certificate, "issuer"),
+            text(certificate, "order"),
+            text(certificate, "device_id"),
+            date(certificate, "not_after"),
+            text(certificate, "intent"),
+        ]
+    });
+    let heading = [
+        "SERIAL",
+        "STATUS",
+        "ISSUER",
+        "ORDER",
+        "DEVICE ID",
+        "UNTIL",
+        "ENTRY",
+    ];
+    table(&heading, rows.collect())
+}
+
+/// One certificate.
+pub(super) fn certificate(value: &Value) -> String {
+    let mut shown = pairs(&[
+        ("serial", text(value, "serial")),
+        ("status", text(value, "status")),
+        ("issuer", text(value, "issuer")),
+        ("profile", text(value, "profile")),
+        ("order", text(value, "order")),
+        ("line", text(value, "line")),
+        ("device id", text(value, "device_id")),
+        ("from", date(value, "not_before")),
+        ("until", date(value, "not_after")),
+        (
+            "entries",
+            format!("{} and {}", text(value, "intent"), text(value, "outcome")),
+        ),
+    ]);
+    if let Some(pem) = value.get("pem").and_then(Value::as_str) {
+        shown.push_str(pem);
+    }
+    shown
+}
+
+/// A revocation.
+pub(super) fn revoked(serial: &SerialNumber, value: &Value) -> String {
+    format!(
+        "certificate {serial} is revoked since {} (reason code {}, entry {})\n",
+        date(value, "revoked_at"),
+        text(value, "reason"),
+        text(value, "entry"),
+    )
+}
+
+/// The state of everything.
+pub(super) fn status(value: &Value) -> String {
+    let ready = match value.get("ready").and_then(Value::as_bool) {
+        Some(true) => "yes",
+        Some(false) => "no",
+        None => "-",
+    };
+    let log = value.get("log").unwrap_or(&Value::Null);
+    let mut shown = pairs(&[
+        ("version", text(value, "version")),
+        ("time", date(value, "now")),
+        ("ready to issue", ready.to_owned()),
+        ("log", text(log, "origin")),
+        (
+            "log state",
+            with_reason(&text(log, "state"), &text(log, "reason")),
+        ),
+        (
+            "log entries",
+            format!(
+                "{}, {} published",
+                text(log, "size"),
+                text(log, "published")
+            ),
+        ),
+        ("newest entry", date(log, "newest")),
+        ("open intents", text(log, "open_intents")),
+        (
+            "lines",
+            format!(
+                "{} enabled, {} disabled",
+                text(value, "lines.enabled"),
+                text(value, "lines.disabled")
+            ),
+        ),
+        (
+            "orders",
+            format!(
+                "{} open, {} closed",
+                text(value, "orders.open"),
+                text(value, "orders.closed")
+            ),
+        ),
+    ]);
+    let tokens = value
+        .get("tokens")
+        .map_or(&[][..], items)
+        .iter()
+        .map(|token| {
+            vec![
+                text(token, "token"),
+                usable(token),
+                text(token, "signatures"),
+                text(token, "latency_us"),
+                text(token, "problem"),
+            ]
+        });
+    shown.push('\n');
+    shown.push_str(&table(
+        &["TOKEN", "USABLE", "SIGNATURES", "MEDIAN US", "PROBLEM"],
+        tokens.collect(),
+    ));
+    let issuers = value.get("issuers").map_or(&[][..], items).iter();
+    let issuers =
+        issuers.map(|issuer| vec![text(issuer, "issuer"), text(issuer, "role"), usable(issuer)]);
+    shown.push('\n');
+    shown.push_str(&table(&["ISSUER", "ROLE", "USABLE"], issuers.collect()));
+    shown
+}
+
+/// A state with its reason, where there is one.
+fn with_reason(state: &str, reason: &str) -> String {
+    if reason == "-" {
+        state.to_owned()
+    } else {
+        format!("{state}: {reason}")
+    }
+}
+
+/// Whether a thing is usable, in a word.
+fn usable(value: &Value) -> String {
+    match value.get("usable").and_then(Value::as_bool) {
+        Some(true) => "yes".to_owned(),
+        Some(false) => "no".to_owned(),
+        None => "-".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up() {
+        let rows = vec![
+            vec!["a".into(), "bb".into()],
+            vec!["ccc".into(), "-".into()],
+        ];
+        assert_eq!(table(&["X", "YY"], rows), "X    YY\na    bb\nccc  -\n");
+        assert_eq!(
+            pairs(&[("a", "1".into()), ("long", "2".into())]),
+            "a     1\nlong  2\n"
+        );
+    }
+
+    #[test]
+    fn what_is_not_there_is_a_hyphen_and_nothing_moves_the_cursor() {
+        let value = json!({"a": null, "b": "x\u{1b}[2J", "c": ["p", "q"], "d": {"e": 5}, "f": ""});
+        let shown: Vec<_> = ["a", "b", "c", "d.e", "f", "g.h"]
+            .map(|path| text(&value, path))
+            .into();
+        assert_eq!(shown, ["-", "x\u{fffd}[2J", "p,q", "5", "-", "-"]);
+        assert_eq!(date(&json!({"t": 1000}), "t"), "1970-01-01T00:00:01Z");
+    }
+
+    #[test]
+    fn any_answer_is_shown() {
+        let odd = [
+            Value::Null,
+            json!([null]),
+            json!([1]),
+            json!({}),
+            json!("x"),
+        ];
+        for value in odd {
+            for show in [
+                lines,
+                orders,
+                order,
+                certificates,
+                certificate,
+                status,
+                chain,
+                line_added,
+            ] {
+                let _ = show(&value);
+            }
+        }
+    }
+
+    #[test]
+    fn the_states_of_things_are_told() {
+        let status = status(&json!({
+            "version": "0.1.0", "now": 0, "ready": false,
+            "log": {"origin": "o", "state": "halted", "reason": "disk full", "size": 7, "published": 6},
+            "tokens": [{"token": "main", "usable": false, "problem": "no host"}],
+            "issuers": [{"issuer": "device-1", "role": "device", "usable": true}],
+        }));
+        for part in [
+            "ready to issue  no",
+            "halted: disk full",
+            "7, 6 published",
+            "no host",
+            "device-1  device  yes",
+        ] {
+            assert!(status.contains(part), "{part}\n{status}");
+        }
+        let order = order(&json!({
+            "terms": {"order": "demo", "quantity": 5, "lines": ["a", "b"]}, "used": 2, "state": "open",
+        }));
+        assert!(order.contains("2 of 5") && order.contains("a,b"), "{order}");
+    }
+}

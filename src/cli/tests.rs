@@ -1,0 +1,114 @@
+//! The command line as people type it.
+
+use clap::CommandFactory as _;
+
+use super::*;
+
+/// Parses a command line after `hallmark --config F`.
+fn parse(line: &[&str]) -> Result<Arguments, clap::Error> {
+    Arguments::try_parse_from(["hallmark", "--config", "F"].iter().chain(line))
+}
+
+#[test]
+fn the_arguments_are_consistent() {
+    Arguments::command().debug_assert();
+}
+
+#[test]
+fn every_command_has_an_example_that_parses() {
+    /// The commands below one, with itself where it has none.
+    fn leaves(command: &clap::Command) -> Vec<clap::Command> {
+        let below: Vec<_> = command.get_subcommands().flat_map(leaves).collect();
+        if below.is_empty() {
+            vec![command.clone()]
+        } else {
+            below
+        }
+    }
+    for command in leaves(&Arguments::command()) {
+        let help = command
+            .get_after_help()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        let example = help.strip_prefix("Example: hallmark ").unwrap_or_default();
+        assert!(!example.is_empty(), "{} has no example", command.get_name());
+        let example = example.split(" > ").next().unwrap().replace("\\\n", " ");
+        let words = example
+            .split_whitespace()
+            .map(|word| word.trim_matches('\''));
+        let parsed = Arguments::try_parse_from(std::iter::once("hallmark").chain(words));
+        assert!(parsed.is_ok(), "{example}: {}", parsed.unwrap_err());
+    }
+}
+
+#[test]
+fn what_quickstarts_type_parses() {
+    let rows: [&[&str]; 8] = [
+        &["run"],
+        &["status", "--json"],
+        &["--json", "status"],
+        &["line", "add", "line-1", "--csr", "x.csr"],
+        &[
+            "order",
+            "open",
+            "demo",
+            "--profile",
+            "mqtt-device",
+            "--issuer",
+            "device-1",
+            "--line",
+            "line-1",
+            "--line",
+            "line-2",
+            "--quantity",
+            "100000",
+            "--device-id",
+            "[A-Za-z0-9-]+",
+        ],
+        &[
+            "cert",
+            "revoke",
+            "4b1f00c5d2a94e7f8a6d03b1c7e95f20",
+            "--reason",
+            "superseded",
+        ],
+        &["ceremony", "run", "ceremony.toml"],
+        &["ceremony", "accept", "device-1", "answer.pem"],
+    ];
+    for row in rows {
+        assert!(parse(row).is_ok(), "{row:?}");
+    }
+}
+
+#[test]
+fn what_cannot_be_is_a_usage_error() {
+    let rows: [&[&str]; 7] = [
+        &[],
+        &["line", "add", "Line 1", "--csr", "x"],
+        &["cert", "show", "4B1F"],
+        &["cert", "list", "--limit", "0"],
+        &[
+            "cert",
+            "revoke",
+            "4b1f00c5d2a94e7f8a6d03b1c7e95f20",
+            "--reason",
+            "bored",
+        ],
+        &["order", "open", "demo"],
+        &["status", "extra"],
+    ];
+    for row in rows {
+        let refused = parse(row).unwrap_err();
+        assert_eq!(refused.exit_code(), 2, "{row:?}");
+    }
+    let missing = Arguments::try_parse_from(["hallmark", "status"]).unwrap_err();
+    assert_eq!(missing.exit_code(), 2);
+}
+
+#[test]
+fn reasons_are_the_ones_that_the_daemon_knows() {
+    for reason in Reason::value_variants() {
+        let typed = reason.to_possible_value().unwrap();
+        assert_eq!(serde_json::json!(reason), typed.get_name());
+    }
+}

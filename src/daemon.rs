@@ -1,0 +1,297 @@
+//! The daemon: starts, wires, recovers, renews and stops.
+//!
+//! Owns the order in which the parts come up. Promises that the admin socket, health and the API answer from
+//! the start, that nothing is issued before recovery is through, and that a token which is absent is waited
+//! for while a wrong one stops the start. Never decides about a request. Failure story: an error ends the
+//! process with its whole chain on standard error; the service's supervisor starts it again.
+
+mod listeners;
+mod server_certificate;
+mod tokens;
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use certstatus::log::checkpoint::VerifierKey;
+use certstatus::log::{DetailHash, IssuerName};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::{Config, LogKeyPlace};
+use crate::hsm::{Hsm, HsmError, LogKey};
+use crate::http::tls::TlsError;
+use crate::issuance::Issuance;
+use crate::issuer::{Issuer, IssuerError};
+use crate::profile::{Profile, ProfileError};
+use crate::signing_log::{IssuerRecord, LogError, Publication, SigningLog};
+use crate::store::{Store, StoreError};
+use crate::time::Clock;
+use listeners::Listeners;
+
+/// The pause between attempts at what has to wait for a token or the storage.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
+
+/// Why the daemon does not start, or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// A profile.
+    #[error("the profiles cannot be used")]
+    Profile(#[from] ProfileError),
+    /// The profiles' directory.
+    #[error("{}: cannot list the profiles", path.display())]
+    Profiles {
+        /// The directory.
+        path: PathBuf,
+        /// The system's error.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The database.
+    #[error("the store does not open")]
+    Store(#[from] StoreError),
+    /// The log.
+    #[error("the signing log does not open")]
+    Log(#[from] LogError),
+    /// The log key.
+    #[error("the log key cannot be used")]
+    LogKey(#[source] HsmError),
+    /// An issuer.
+    #[error("an issuer cannot be used")]
+    Issuer(#[from] IssuerError),
+    /// An issuer in the log that the configuration does not name.
+    #[error("the log has the issuer {0}, but the configuration has no [[issuer]] of that name")]
+    NotConfigured(IssuerName),
+    /// A listener or the server's certificate.
+    #[error("{what}")]
+    Listen {
+        /// What could not be listened on or read.
+        what: String,
+        /// The system's error.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The server's certificate.
+    #[error("the API's certificate cannot be used")]
+    Tls(#[from] TlsError),
+    /// A token host.
+    #[error("the host of token {token} does not start")]
+    TokenHost {
+        /// The token.
+        token: String,
+        /// The system's error.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// Reads every `*.toml` of a directory as a profile.
+///
+/// # Errors
+/// [`DaemonError`] names the file and the key.
+pub fn load_profiles(directory: &Path) -> Result<BTreeMap<String, Profile>, DaemonError> {
+    let unlisted = |source| DaemonError::Profiles {
+        path: directory.to_owned(),
+        source,
+    };
+    let mut profiles = BTreeMap::new();
+    for file in std::fs::read_dir(directory).map_err(unlisted)? {
+        let path = file.map_err(unlisted)?.path();
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "toml")
+        {
+            let profile = Profile::load(&path)?;
+            profiles.insert(profile.name().to_owned(), profile);
+        }
+    }
+    Ok(profiles)
+}
+
+/// Starts the token hosts and then the daemon; stops them in reverse order. For places without systemd.
+///
+/// # Errors
+/// [`DaemonError`].
+pub async fn run(config: Config, config_path: &Path) -> Result<(), DaemonError> {
+    let hosts = tokens::Hosts::start(&config, config_path)?;
+    let result = serve(config, Clock::system()).await;
+    hosts.stop().await;
+    result
+}
+
+/// The daemon alone; its token hosts run beside it. Returns when it is told to stop.
+///
+/// # Errors
+/// [`DaemonError`].
+pub async fn serve(config: Config, clock: Clock) -> Result<(), DaemonError> {
+    let profiles = load_profiles(&config.profiles)?;
+    let store = Store::open(&config.state_dir).await?;
+    let hsm = Hsm::open(&config.tokens);
+    let key = log_key(&config, &hsm).await?;
+    let publication = Publication {
+        published: config.published.clone(),
+        details: config.details.clone(),
+    };
+    let log = SigningLog::open(store, clock.clone(), &config.log.origin, key, publication).await?;
+    let access = config.server.issuer.clone();
+    let issuance = Issuance::new(log.clone(), clock.clone(), profiles, access);
+
+    let listeners = Listeners::start(&config, &issuance, &log, &hsm, &clock).await?;
+
+    let up = async {
+        come_up(&config, &issuance, &log, &hsm).await?;
+        tracing::info!("ready");
+        server_certificate::keep_fresh(&config, &issuance, &clock, &listeners.certificate).await;
+        Ok(())
+    };
+    // Ends by a signal, or by an error that no waiting mends.
+    let result = tokio::select! {
+        told = stop_signal() => told,
+        failed = up => failed,
+    };
+    tracing::info!("stopping: requests in work are finished");
+    listeners.drain().await;
+    log.stop().await;
+    result
+}
+
+/// Recovery, then every issuer whose key is here. Waits for storage and tokens as long as it takes.
+async fn come_up(
+    config: &Config,
+    issuance: &Issuance,
+    log: &SigningLog,
+    hsm: &Hsm,
+) -> Result<(), DaemonError> {
+    while let Err(error) = log.recover(hsm.clone()).await {
+        tracing::warn!(%error, "recovery is tried again");
+        tokio::time::sleep(RETRY_PAUSE).await;
+    }
+    let records = log.issuers().await?;
+    for record in &records {
+        let configured = config
+            .issuers
+            .iter()
+            .find(|issuer| issuer.name == record.name)
+            .ok_or_else(|| DaemonError::NotConfigured(record.name.clone()))?;
+        if configured.key.is_none() {
+            continue; // An offline root: its key is elsewhere.
+        }
+        let issuer = load_issuer(record, configured, hsm, log).await?;
+        issuance.add_issuer(issuer, chain(record, &records));
+    }
+    Ok(())
+}
+
+/// Loads one issuer, waiting for a token that is away.
+async fn load_issuer(
+    record: &IssuerRecord,
+    configured: &crate::config::Issuer,
+    hsm: &Hsm,
+    log: &SigningLog,
+) -> Result<Issuer, DaemonError> {
+    let mut told = String::new();
+    loop {
+        match Issuer::load(record, configured, hsm, log).await {
+            Ok(issuer) => return Ok(issuer),
+            Err(error) if !error.retry_helps() => return Err(error.into()),
+            Err(error) => {
+                // The same trouble is told once, not five times a second.
+                let text = chain_of_causes(&error);
+                if text != told {
+                    tracing::warn!(issuer = %record.name, error = %text, "waiting for the issuer");
+                    told = text;
+                }
+                tokio::time::sleep(RETRY_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// The issuer's certificate and its parents', without the root.
+fn chain(record: &IssuerRecord, records: &[IssuerRecord]) -> Vec<Vec<u8>> {
+    let by_name: HashMap<_, _> = records
+        .iter()
+        .map(|record| (&record.name, record))
+        .collect();
+    let mut chain = Vec::new();
+    let mut at = record;
+    // The ceremony lets no name be its own ancestor, so the walk is no longer than the list.
+    for _ in records {
+        if at.parent == at.name {
+            break;
+        }
+        chain.push(at.certificate.clone());
+        match by_name.get(&at.parent) {
+            Some(parent) => at = parent,
+            None => break,
+        }
+    }
+    chain
+}
+
+/// The log key, from its file or from its token, which is waited for.
+async fn log_key(config: &Config, hsm: &Hsm) -> Result<LogKey, DaemonError> {
+    let uri = match &config.log.key {
+        LogKeyPlace::File(path) => return LogKey::from_file(path).map_err(DaemonError::LogKey),
+        LogKeyPlace::Token(uri) => uri,
+    };
+    let pin = log_key_pin(config)?;
+    loop {
+        match hsm
+            .ca_key(
+                uri,
+                certstatus::signature::SignatureAlgorithm::Ed25519,
+                &pin,
+            )
+            .await
+        {
+            Ok(key) => return Ok(LogKey::on_token(key)),
+            Err(error) if !error.retry_helps() => return Err(DaemonError::LogKey(error)),
+            Err(_waits) => tokio::time::sleep(RETRY_PAUSE).await,
+        }
+    }
+}
+
+/// The hash of the log key's SubjectPublicKeyInfo, from the verifier key that the ceremony wrote.
+///
+/// A wrong file only finds no key on the token: that the key is the log's own, `SigningLog::open` checks
+/// against entry 0.
+fn log_key_pin(config: &Config) -> Result<[u8; 32], DaemonError> {
+    /// The DER before the 32 octets of an Ed25519 key (RFC 8410, 4).
+    const ED25519_SPKI: [u8; 12] = [0x30, 42, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 3, 33, 0];
+    let path = config.verifier_key_file();
+    let failed = |source| DaemonError::Listen {
+        what: format!("{}: the log's verifier key cannot be read", path.display()),
+        source,
+    };
+    let text = std::fs::read_to_string(&path).map_err(failed)?;
+    let key = VerifierKey::parse(text.trim_end())
+        .map_err(|bad| failed(std::io::Error::new(std::io::ErrorKind::InvalidData, bad)))?;
+    Ok(DetailHash::of(&[ED25519_SPKI.as_slice(), key.key()].concat()).0)
+}
+
+/// Waits for SIGTERM or SIGINT.
+async fn stop_signal() -> Result<(), DaemonError> {
+    let failed = |source| DaemonError::Listen {
+        what: "cannot wait for signals".to_owned(),
+        source,
+    };
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+/// An error and its causes in one line.
+fn chain_of_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,116 @@
+//! The daemon's listeners: the line API, the operations page, the admin socket.
+//!
+//! Promises that all of them answer from the start, and that stopping lets requests in work finish. Failure
+//! story: an address that is taken stops the start, before anything is issued.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::DaemonError;
+use crate::admin::{self, Admin};
+use crate::config::Config;
+use crate::hsm::Hsm;
+use crate::http::listener::Stopping;
+use crate::http::ops::{self, Ops};
+use crate::http::tls::{ServerCertificate, server_config};
+use crate::http::{Api, serve_api};
+use crate::issuance::Issuance;
+use crate::signing_log::SigningLog;
+use crate::time::Clock;
+
+/// The running listeners.
+pub(super) struct Listeners {
+    /// The API's certificate, for renewal.
+    pub(super) certificate: ServerCertificate,
+    stop: watch::Sender<()>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Listeners {
+    /// Binds everything and starts to answer.
+    pub(super) async fn start(
+        config: &Config,
+        issuance: &Issuance,
+        log: &SigningLog,
+        hsm: &Hsm,
+        clock: &Clock,
+    ) -> Result<Self, DaemonError> {
+        let certificate =
+            ServerCertificate::load(&config.server_chain_file(), &config.server_key_file())?;
+        let tls = server_config(config.listen.minimum_tls, certificate.clone())?;
+        let api = Api::new(issuance.clone(), log.clone(), clock.clone());
+        let (stop, stopping) = Stopping::new();
+        let lines = tcp(config.listen.api).await?;
+        let operations = tcp(config.listen.ops).await?;
+        let socket = unix(&config.listen.admin_socket).await?;
+        let admin = Admin::new(
+            issuance.clone(),
+            log.clone(),
+            hsm.clone(),
+            clock.clone(),
+            config.operators.clone(),
+        );
+        let tasks = vec![
+            tokio::spawn(serve_api(lines, tls, api.clone(), stopping.clone())),
+            tokio::spawn(ops::serve(
+                operations,
+                Ops::new(api, hsm.clone()),
+                stopping.clone(),
+            )),
+            tokio::spawn(admin::serve(socket, admin, stopping)),
+        ];
+        tracing::info!(api = %config.listen.api, ops = %config.listen.ops, "listening");
+        Ok(Self {
+            certificate,
+            stop,
+            tasks,
+        })
+    }
+
+    /// Accepts nothing more and waits for what is in work.
+    pub(super) async fn drain(self) {
+        drop(self.stop);
+        for task in self.tasks {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a listener ended badly");
+            }
+        }
+    }
+}
+
+/// Binds an address.
+async fn tcp(address: std::net::SocketAddr) -> Result<TcpListener, DaemonError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| DaemonError::Listen {
+            what: format!("cannot listen on {address}"),
+            source,
+        })
+}
+
+/// Binds a Unix socket, mode 0660, in place of one that a dead process left.
+async fn unix(path: &Path) -> Result<UnixListener, DaemonError> {
+    let failed = |source| DaemonError::Listen {
+        what: format!("cannot listen on {}", path.display()),
+        source,
+    };
+    if tokio::net::UnixStream::connect(path).await.is_ok() {
+        let in_use = std::io::Error::from(std::io::ErrorKind::AddrInUse);
+        return Err(failed(in_use));
+    }
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    // Bound under another name and renamed, so that the socket never stands there with a wider mode.
+    let unready = path.with_extension("new");
+    let _stray = std::fs::remove_file(&unready);
+    let listener = UnixListener::bind(&unready).map_err(failed)?;
+    std::fs::set_permissions(&unready, std::fs::Permissions::from_mode(0o660)).map_err(failed)?;
+    std::fs::rename(&unready, path).map_err(failed)?;
+    Ok(listener)
+}

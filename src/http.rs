@@ -1,0 +1,267 @@
+//! The listeners on TCP: the line API over mTLS, and health and metrics on loopback.
+//!
+//! Owns routes, limits on requests, and who the peer is. Promises that every request is judged anew by `ra`,
+//! that every refusal is a problem document and a note in the signing log, and that work in progress is
+//! never cancelled by a client that goes away. Never decides who may have a certificate. Failure story: what
+//! fails before the intent costs one answer; what fails after it is `issuance`'s story.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Extension, State};
+use axum::http::{Method, Uri};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{MethodRouter, get, post};
+use certstatus::log::DetailHash;
+use certstatus::log::entry::Slug;
+use tokio::net::TcpListener;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+
+use self::listener::{Places, Stopping};
+use self::metrics::Metrics;
+use self::problem::{Problem, kind};
+use self::refusals::{Refusal, Refusals};
+use crate::issuance::Issuance;
+use crate::limits;
+use crate::ra::{Line, Refused};
+use crate::signing_log::SigningLog;
+use crate::time::Clock;
+
+pub(crate) mod accept;
+mod batch;
+pub(crate) mod body;
+pub mod lines;
+pub mod listener;
+mod metrics;
+mod openapi;
+pub mod ops;
+mod orders;
+pub mod problem;
+mod refusals;
+pub mod tls;
+
+/// Batches in work at a time: each holds its body, so this bounds memory.
+const BATCHES_MAX: usize = 8;
+
+/// The line API; clones share it.
+#[derive(Clone)]
+pub struct Api {
+    inner: Arc<Inner>,
+}
+
+/// The shared parts.
+struct Inner {
+    issuance: Issuance,
+    log: SigningLog,
+    clock: Clock,
+    metrics: Metrics,
+    refusals: Refusals,
+    places: Places,
+    in_flight: Arc<Semaphore>,
+    batches: Arc<Semaphore>,
+}
+
+/// What TLS proved of the peer; a request carries it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Peer {
+    /// SHA-256 of the whole certificate, where it showed one.
+    certificate: Option<DetailHash>,
+}
+
+/// What is known of a request when it is refused.
+#[derive(Clone, Copy, Debug, Default)]
+struct Asked<'a> {
+    order: Option<&'a str>,
+    line: Option<&'a Slug>,
+    device_id: Option<&'a str>,
+}
+
+impl Api {
+    /// The API over these parts; starts the task that notes refusals, so call it in the runtime.
+    #[must_use]
+    pub fn new(issuance: Issuance, log: SigningLog, clock: Clock) -> Self {
+        let refusals = Refusals::start(log.clone());
+        Self {
+            inner: Arc::new(Inner {
+                issuance,
+                log,
+                clock,
+                metrics: Metrics::default(),
+                refusals,
+                places: Places::new(CONNECTION_PLACES),
+                in_flight: Arc::new(Semaphore::new(limits::REQUESTS_IN_FLIGHT_MAX)),
+                batches: Arc::new(Semaphore::new(BATCHES_MAX)),
+            }),
+        }
+    }
+
+    /// Judges the peer now.
+    fn line(&self, peer: Peer) -> Result<Line, Refused> {
+        let registry = self.inner.log.registry();
+        registry.authenticate_digest(peer.certificate.as_ref(), self.inner.clock.now())
+    }
+
+    /// A place among the requests in work.
+    fn in_flight(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        let free = Arc::clone(&self.inner.in_flight).try_acquire_owned();
+        free.map_err(|_| Problem::busy())
+    }
+
+    /// A place among the batches in work.
+    fn batch(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        let free = Arc::clone(&self.inner.batches).try_acquire_owned();
+        free.map_err(|_| Problem::busy())
+    }
+
+    /// Counts a problem, and notes it in the signing log where it is the client's.
+    fn note(&self, problem: &Problem, peer: Peer, asked: Asked<'_>) {
+        let rule = problem.rule();
+        self.inner.metrics.refused(rule);
+        if problem.status().is_client_error() {
+            self.inner.refusals.note(Refusal {
+                rule,
+                order: asked.order.map(str::to_owned),
+                line: asked.line.map(ToString::to_string),
+                device_id: asked.device_id.map(str::to_owned),
+                certificate_sha256: peer.certificate,
+            });
+        }
+    }
+}
+
+/// Connections on the mTLS listener, as the semaphore counts them.
+#[expect(clippy::cast_possible_truncation, reason = "4096 fits into 32 bits")]
+const CONNECTION_PLACES: u32 = limits::CONNECTIONS_MAX as u32;
+
+/// Every path of the line API with its methods; `openapi.json` describes the same ones.
+fn routes() -> [(&'static str, MethodRouter<Api>); 4] {
+    [
+        ("/v1/orders/{order}/certificates", post(orders::certificate)),
+        ("/v1/orders/{order}/batches", post(orders::batch)),
+        ("/v1/line/certificate", post(lines::renew)),
+        ("/openapi.json", get(openapi::document)),
+    ]
+}
+
+/// The router of the line API.
+fn router(api: Api) -> Router {
+    let all = routes()
+        .into_iter()
+        .fold(Router::new(), |router, (path, methods)| {
+            router.route(path, methods)
+        });
+    all.fallback(no_such_path)
+        .method_not_allowed_fallback(method_not_allowed)
+        .with_state(api)
+}
+
+/// Answers a path that does not exist.
+async fn no_such_path(
+    State(api): State<Api>,
+    Extension(peer): Extension<Peer>,
+    uri: Uri,
+) -> Response {
+    let problem = unknown_path(&uri);
+    api.note(&problem, peer, Asked::default());
+    problem.into_response()
+}
+
+/// The problem of a path that does not exist.
+pub(crate) fn unknown_path(uri: &Uri) -> Problem {
+    let path: String = uri.path().chars().take(100).collect();
+    let detail = format!("there is nothing at {path}: GET /openapi.json lists what there is");
+    Problem::new(&kind::NO_SUCH_PATH, detail)
+}
+
+/// Answers a method that a path does not have.
+async fn method_not_allowed(
+    State(api): State<Api>,
+    Extension(peer): Extension<Peer>,
+    method: Method,
+    uri: Uri,
+) -> Response {
+    let problem = unknown_method(&method, &uri);
+    api.note(&problem, peer, Asked::default());
+    problem.into_response()
+}
+
+/// The problem of a method that a path does not have; the router adds `Allow`.
+pub(crate) fn unknown_method(method: &Method, uri: &Uri) -> Problem {
+    let path: String = uri.path().chars().take(100).collect();
+    let method: String = method.as_str().chars().take(20).collect();
+    let detail = format!("{method} is not a method of {path}: see the Allow header");
+    Problem::new(&kind::METHOD_NOT_ALLOWED, detail)
+}
+
+/// Serves the line API until it is time to stop, then lets requests in work finish.
+pub async fn serve_api(
+    listener: TcpListener,
+    tls: Arc<rustls::ServerConfig>,
+    api: Api,
+    mut stopping: Stopping,
+) {
+    let (acceptor, router) = (TlsAcceptor::from(tls), router(api.clone()));
+    let places = &api.inner.places;
+    let next = || listener::accept_tcp(&listener);
+    while let Some((stream, place)) = listener::accept(places, &mut stopping, next).await {
+        let (acceptor, router) = (acceptor.clone(), router.clone());
+        let (api, stopping) = (api.clone(), stopping.clone());
+        tokio::spawn(async move {
+            connection(stream, acceptor, router, api, stopping).await;
+            drop(place);
+        });
+    }
+    drop(listener);
+    api.inner.places.drain().await;
+}
+
+/// One connection: the handshake, who the peer is, then its requests.
+async fn connection(
+    stream: tokio::net::TcpStream,
+    acceptor: TlsAcceptor,
+    router: Router,
+    api: Api,
+    stopping: Stopping,
+) {
+    let handshake = timeout(limits::HANDSHAKE_DEADLINE, acceptor.accept(stream)).await;
+    let stream = match handshake {
+        Ok(Ok(stream)) => Box::new(stream),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "a TLS handshake failed");
+            return;
+        }
+        Err(_late) => {
+            tracing::debug!("a TLS handshake took too long");
+            return;
+        }
+    };
+    let shown = stream
+        .get_ref()
+        .1
+        .peer_certificates()
+        .and_then(<[_]>::first);
+    let peer = Peer {
+        certificate: shown.map(|leaf| DetailHash::of(leaf)),
+    };
+    // A stranger must not hold a place for long; a line may be idle between two devices.
+    let idle = match api.line(peer) {
+        Ok(_) => listener::IDLE_DEADLINE,
+        Err(_) => limits::HEADER_DEADLINE,
+    };
+    drop(api);
+    listener::converse(stream, router, peer, idle, stopping).await;
+}
+
+/// Waits for issuing; the work itself goes on when the wait ends.
+async fn in_time<T>(work: impl Future<Output = T>) -> Result<T, Problem> {
+    // `issuance` has the same deadline from its first step on; this one also bounds the wait for an equal
+    // request that came first.
+    let deadline = limits::ANSWER_DEADLINE + Duration::from_secs(1);
+    timeout(deadline, work).await.map_err(|_| Problem::late())
+}
+
+#[cfg(test)]
+mod tests;

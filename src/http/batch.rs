@@ -1,0 +1,286 @@
+//! Batches: many certificate requests in one body.
+//!
+//! Owns the two forms of a batch, NDJSON and concatenated PEM. Promises that each line or block is one item
+//! with its own result, in order, and that nothing is copied to find them. Never decodes a certificate
+//! request: `csr` does. Failure story: a body that is neither form is refused whole; a line that is not
+//! understood is refused alone.
+
+use hyper::body::Bytes;
+use serde::Deserialize;
+
+use super::problem::{Problem, kind};
+use crate::limits::BATCH_CSRS_MAX;
+
+/// A line's own name for its request, in characters: it is given back, never kept.
+const ID_CHARS_MAX: usize = 128;
+
+/// How a block of PEM begins (RFC 7468, 2).
+const BEGIN: &[u8] = b"-----BEGIN ";
+
+/// How the line that ends a block begins.
+const END: &[u8] = b"-----END ";
+
+/// A body that was split into its items.
+#[derive(Debug)]
+pub(super) struct Batch {
+    form: Form,
+    items: std::vec::IntoIter<Bytes>,
+}
+
+/// How a batch is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// A JSON object a line.
+    Ndjson,
+    /// PEM blocks, one after the other.
+    Pem,
+}
+
+/// One request of a batch.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Item {
+    /// The line's own name for it.
+    pub(super) id: Option<String>,
+    /// The device id, where the request's subject does not say it.
+    pub(super) device_id: Option<String>,
+    /// The certificate request in any form that `csr` reads, or what is wrong with the line.
+    pub(super) csr: Result<Bytes, Problem>,
+}
+
+/// A line of NDJSON.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Line {
+    csr: String,
+    device_id: Option<String>,
+    id: Option<String>,
+}
+
+impl Batch {
+    /// Finds the items of a body.
+    ///
+    /// # Errors
+    /// [`Problem`]: neither form, or too many items.
+    pub(super) fn split(body: &Bytes) -> Result<Self, Problem> {
+        let (form, items) = match body.iter().find(|c| !c.is_ascii_whitespace()) {
+            Some(b'{') => (Form::Ndjson, lines(body)),
+            Some(b'-') => (Form::Pem, blocks(body)),
+            _ => {
+                let detail = "a batch is one JSON object a line ({\"csr\": \"…\"}), or PEM blocks one after the other";
+                return Err(Problem::new(&kind::BATCH_FORMAT, detail));
+            }
+        };
+        if items.len() > BATCH_CSRS_MAX {
+            let detail = format!(
+                "a batch has at most {BATCH_CSRS_MAX} requests and this one has {}: send it in parts",
+                items.len()
+            );
+            return Err(Problem::new(&kind::BATCH_TOO_MANY, detail));
+        }
+        let items = items.into_iter();
+        Ok(Self { form, items })
+    }
+}
+
+impl Iterator for Batch {
+    type Item = Item;
+
+    fn next(&mut self) -> Option<Item> {
+        let bytes = self.items.next()?;
+        Some(match self.form {
+            Form::Ndjson => line(&bytes),
+            Form::Pem => Item {
+                id: None,
+                device_id: None,
+                csr: Ok(bytes),
+            },
+        })
+    }
+}
+
+/// The lines that are not blank.
+fn lines(body: &Bytes) -> Vec<Bytes> {
+    body.split(|c| *c == b'\n')
+        .map(<[u8]>::trim_ascii)
+        .filter(|line| !line.is_empty())
+        .map(|line| body.slice_ref(line))
+        .collect()
+}
+
+/// One line of NDJSON.
+fn line(bytes: &[u8]) -> Item {
+    let refused = |detail: String| Item {
+        id: None,
+        device_id: None,
+        csr: Err(Problem::new(&kind::BATCH_LINE, detail)),
+    };
+    match serde_json::from_slice::<Line>(bytes) {
+        Ok(line)
+            if line
+                .id
+                .as_ref()
+                .is_some_and(|id| id.chars().count() > ID_CHARS_MAX) =>
+        {
+            refused(format!("an id has at most {ID_CHARS_MAX} characters"))
+        }
+        Ok(line) => Item {
+            id: line.id,
+            device_id: line.device_id,
+            csr: Ok(Bytes::from(line.csr)),
+        },
+        Err(error) => {
+            let at = error.column();
+            refused(format!(
+                "not {{\"csr\": \"…\", \"device_id\": \"…\", \"id\": \"…\"}} (column {at}); only \"csr\" must be there"
+            ))
+        }
+    }
+}
+
+/// The PEM blocks; what stands between them is explanatory text (RFC 7468, 2).
+fn blocks(body: &Bytes) -> Vec<Bytes> {
+    let mut found = Vec::new();
+    let mut rest: &[u8] = body;
+    while let Some(begin) = find(rest, BEGIN) {
+        let block = rest.get(begin..).unwrap_or_default();
+        let inside = block.get(BEGIN.len()..).unwrap_or_default();
+        // A block without its end is an item too, up to where the next one begins: `csr` refuses it.
+        let next = find(inside, BEGIN).map_or(block.len(), |at| BEGIN.len() + at);
+        let end = find(block, END).filter(|end| *end < next);
+        let length = end.map_or(next, |end| {
+            let last = block.get(end..next).unwrap_or_default();
+            end + last.iter().position(|c| *c == b'\n').unwrap_or(last.len())
+        });
+        let (block, after) = block.split_at_checked(length).unwrap_or((block, &[]));
+        found.push(body.slice_ref(block));
+        rest = after;
+    }
+    found
+}
+
+/// Where `wanted` begins in `text`.
+fn find(text: &[u8], wanted: &[u8]) -> Option<usize> {
+    // The first byte is looked for alone, which is fast, since base64 has no hyphen.
+    let first = *wanted.first()?;
+    let mut from = 0;
+    loop {
+        let rest = text.get(from..)?;
+        let at = from + rest.iter().position(|c| *c == first)?;
+        if text.get(at..)?.starts_with(wanted) {
+            return Some(at);
+        }
+        from = at + 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The items of a body.
+    fn items(body: &str) -> Result<Vec<Item>, Problem> {
+        Batch::split(&Bytes::copy_from_slice(body.as_bytes())).map(Iterator::collect)
+    }
+
+    /// The requests of a body's items.
+    fn requests(body: &str) -> Vec<String> {
+        let text = |item: Item| String::from_utf8(item.csr.unwrap().to_vec()).unwrap();
+        items(body).unwrap().into_iter().map(text).collect()
+    }
+
+    #[test]
+    fn ndjson_gives_an_item_a_line() {
+        let body =
+            "{\"csr\":\"A\",\"device_id\":\"d\",\"id\":\"1\"}\r\n\n  {\"csr\":\"B\"}\n{\"csr\":7}";
+        let found = items(body).unwrap();
+        let first = Item {
+            id: Some("1".into()),
+            device_id: Some("d".into()),
+            csr: Ok(Bytes::from_static(b"A")),
+        };
+        assert_eq!(found[0], first);
+        assert_eq!(found[1].csr, Ok(Bytes::from_static(b"B")));
+        assert_eq!(found[2].csr.as_ref().unwrap_err().rule(), "batch-line");
+        assert_eq!(found.len(), 3);
+    }
+
+    #[test]
+    fn a_bad_line_is_refused_alone() {
+        let long = format!("{{\"csr\":\"A\",\"id\":\"{}\"}}", "x".repeat(129));
+        let rows = [
+            "{\"csr\":\"A\",\"other\":1}",
+            "{}",
+            "{",
+            "{\"csr\":null}",
+            &long,
+        ];
+        for bad in rows {
+            let body = format!("{{\"csr\":\"A\"}}\n{bad}\n{{\"csr\":\"B\"}}");
+            let found = items(&body).unwrap();
+            let fine: Vec<_> = found.iter().map(|item| item.csr.is_ok()).collect();
+            assert_eq!(fine, [true, false, true], "{bad}");
+        }
+    }
+
+    #[test]
+    fn pem_gives_an_item_a_block_without_the_text_between() {
+        let one = "-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----";
+        let body = format!("{one}\nsubject=x\n{one}\r\n\r\n{one}");
+        let mut expected = vec![one.to_owned(); 3];
+        expected[1].push('\r');
+        assert_eq!(requests(&body), expected);
+    }
+
+    #[test]
+    fn a_block_without_end_does_not_swallow_the_next() {
+        let open = "-----BEGIN CERTIFICATE REQUEST-----\nAA\n";
+        let whole = "-----BEGIN X-----\nBB\n-----END X-----";
+        assert_eq!(requests(&format!("{open}{whole}")), [open, whole]);
+        assert_eq!(requests(&format!("{whole}\n{open}")), [whole, open]);
+        assert_eq!(requests("-----BEGIN "), ["-----BEGIN "]);
+        assert_eq!(requests("-----END X-----"), [""; 0]);
+    }
+
+    #[test]
+    fn what_is_no_batch_is_refused_whole() {
+        for body in ["", "  \n", "MIIB", "[{}]", "\u{0}"] {
+            assert_eq!(items(body).unwrap_err().rule(), "batch-format", "{body:?}");
+        }
+        let many = "{\"csr\":\"A\"}\n".repeat(BATCH_CSRS_MAX + 1);
+        assert_eq!(items(&many).unwrap_err().rule(), "batch-too-many");
+        let most = "{\"csr\":\"A\"}\n".repeat(BATCH_CSRS_MAX);
+        assert_eq!(items(&most).unwrap().len(), BATCH_CSRS_MAX);
+    }
+
+    proptest! {
+        #[test]
+        fn any_body_is_split_or_refused(body in any::<Vec<u8>>()) {
+            let _ = Batch::split(&Bytes::from(body)).map(Iterator::count);
+        }
+
+        #[test]
+        fn cut_and_mutated_pem_is_split(cut in 0usize..400, at in 0usize..400, with in any::<u8>()) {
+            let one = "-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n";
+            let mut body = one.repeat(4).into_bytes();
+            let length = body.len();
+            body[at % length] = with;
+            body.truncate(length - cut % length);
+            if let Ok(batch) = Batch::split(&Bytes::from(body)) {
+                prop_assert!(batch.count() <= 4);
+            }
+        }
+
+        #[test]
+        fn every_item_of_a_good_batch_comes_back(ids in proptest::collection::vec("[a-z]{0,20}", 1..40)) {
+            let lines: Vec<_> = ids
+                .iter()
+                .map(|id| serde_json::json!({"csr": "A", "id": id}).to_string())
+                .collect();
+            let found = items(&lines.join("\n")).unwrap();
+            let back: Vec<_> = found.into_iter().map(|item| item.id.unwrap()).collect();
+            prop_assert_eq!(back, ids);
+        }
+    }
+}

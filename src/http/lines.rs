@@ -1,0 +1,140 @@
+//! A line's own certificate: renewed by the line, or issued by an operator's act.
+//!
+//! Owns the order of the two steps: the certificate is issued, then the registry's change is logged.
+//! Promises that a line certificate authenticates only after both are durable, and that a client that goes
+//! away cancels neither. Failure story: a certificate whose second step failed authenticates nobody; the
+//! line asks again and gets another.
+
+use axum::body::Body;
+use axum::extract::{Extension, State};
+use axum::http::HeaderMap;
+use axum::response::{IntoResponse as _, Response};
+use certstatus::UnixMillis;
+use certstatus::log::DetailHash;
+use certstatus::log::entry::Slug;
+use der::Decode as _;
+use x509_cert::Certificate;
+
+use super::accept::{self, Form};
+use super::problem::Problem;
+use super::{Api, Asked, Peer, body, in_time};
+use crate::csr::{Csr, VerifiedCsr};
+use crate::issuance::{Answer, Issuance, IssueError};
+use crate::limits;
+use crate::ra::{Change, Grant, Line, LineCertificate};
+use crate::signing_log::SigningLog;
+
+/// The profile of line certificates.
+pub const LINE_PROFILE: &str = "line";
+
+/// Issues a certificate for a line and lets it authenticate the line; `operator` is who the log names.
+///
+/// # Errors
+/// [`Problem`], for whoever asked.
+pub(crate) async fn certify(
+    issuance: &Issuance,
+    log: &SigningLog,
+    operator: String,
+    line: Slug,
+    grant: Grant,
+    csr: VerifiedCsr,
+) -> Result<Answer, Problem> {
+    let (issuance, log) = (issuance.clone(), log.clone());
+    // Both steps in a task of their own: a client that goes away between them must not leave half.
+    let task = tokio::spawn(async move {
+        let issued = issuance.access(grant, LINE_PROFILE, csr).await;
+        let answer = issued.map_err(|error| Problem::from(&error))?;
+        let certificate = line_certificate(&answer).map_err(|error| Problem::from(&error))?;
+        let change = Change::LineCertified { line, certificate };
+        let logged = log.record_change(&operator, change).await;
+        logged.map_err(|error| Problem::from(&error))?;
+        Ok(answer)
+    });
+    in_time(task)
+        .await?
+        .map_err(|error| Problem::internal(&error))?
+}
+
+/// What the registry keeps of an issued line certificate.
+fn line_certificate(answer: &Answer) -> Result<LineCertificate, IssueError> {
+    let unreadable = || IssueError::Missing("a line certificate that can be read back".to_owned());
+    let der = answer.chain.first().ok_or_else(unreadable)?;
+    let certificate = Certificate::from_der(der).map_err(|_| unreadable())?;
+    let validity = certificate.tbs_certificate().validity();
+    let seconds =
+        |time: &x509_cert::time::Time| UnixMillis::from_seconds(time.to_unix_duration().as_secs());
+    Ok(LineCertificate {
+        serial: answer.serial,
+        sha256: DetailHash::of(der),
+        not_before: seconds(&validity.not_before),
+        not_after: seconds(&validity.not_after),
+    })
+}
+
+/// `POST /v1/line/certificate`: the line that asks gets a new certificate for itself.
+pub(super) async fn renew(
+    State(api): State<Api>,
+    Extension(peer): Extension<Peer>,
+    headers: HeaderMap,
+    request: Body,
+) -> Response {
+    let mut line = None;
+    let answered = async {
+        let proved = api.line(peer).map_err(|refused| Problem::from(&refused))?;
+        let proved = line.insert(proved);
+        let wanted = Form::wanted(&headers)?;
+        let bytes = body::read(request, limits::CSR_BYTES_MAX).await?;
+        let _place = api.in_flight()?;
+        let (inner, name) = (&api.inner, proved.name().clone());
+        let grant = inner.log.registry().renewal(proved, inner.clock.now());
+        let grant = grant.map_err(|refused| Problem::from(&refused))?;
+        let csr = Csr::parse(&bytes).and_then(Csr::verify);
+        let csr = csr.map_err(|refused| Problem::from(&refused))?;
+        let operator = format!("line {name}");
+        let answer = certify(&inner.issuance, &inner.log, operator, name, grant, csr).await?;
+        accept::response(&answer, wanted)
+    };
+    match answered.await {
+        Ok(response) => response,
+        Err(problem) => {
+            let asked = Asked {
+                line: line.as_ref().map(Line::name),
+                ..Asked::default()
+            };
+            api.note(&problem, peer, asked);
+            problem.into_response()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use certstatus::SerialNumber;
+    use certstatus::log::LeafIndex;
+    use rcgen::{CertificateParams, KeyPair};
+
+    use super::*;
+    use crate::issuance::Origin;
+
+    #[test]
+    fn the_registry_keeps_what_the_certificate_says() {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.not_before = rcgen::date_time_ymd(2026, 1, 2);
+        params.not_after = rcgen::date_time_ymd(2056, 1, 2);
+        let der = params.self_signed(&key).unwrap().der().to_vec();
+        let mut answer = Answer {
+            chain: vec![der.clone()],
+            serial: SerialNumber::from_random([1; 16]),
+            entries: (LeafIndex(1), LeafIndex(2)),
+            not_after: UnixMillis(0),
+            origin: Origin::New,
+        };
+        let kept = line_certificate(&answer).unwrap();
+        assert_eq!(kept.sha256, DetailHash::of(&der));
+        assert_eq!(kept.not_before.to_string(), "2026-01-02T00:00:00Z");
+        assert_eq!(kept.not_after.to_string(), "2056-01-02T00:00:00Z");
+        answer.chain = vec![vec![0x30]];
+        assert!(line_certificate(&answer).is_err());
+    }
+}

@@ -1,0 +1,109 @@
+//! The description of the line API (OpenAPI 3.1), written by hand beside this file.
+
+use axum::http::header;
+use axum::response::{IntoResponse as _, Response};
+
+/// The document.
+const DOCUMENT: &str = include_str!("openapi.json");
+
+/// `GET /openapi.json`: for everyone, since it tells nothing of this appliance.
+pub(super) async fn document() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], DOCUMENT).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
+
+    use super::*;
+    use crate::http::problem::kind;
+
+    /// The document as a value.
+    fn parsed() -> Value {
+        serde_json::from_str(DOCUMENT).unwrap()
+    }
+
+    #[test]
+    fn it_describes_exactly_the_routes() {
+        let document = parsed();
+        let described: BTreeSet<&str> = document["paths"]
+            .as_object()
+            .unwrap()
+            .keys()
+            .map(String::as_str)
+            .collect();
+        let routed: BTreeSet<&str> = crate::http::routes()
+            .into_iter()
+            .map(|(path, _)| path)
+            .collect();
+        assert_eq!(described, routed);
+    }
+
+    #[test]
+    fn it_lists_exactly_the_problem_types_of_lines() {
+        let document = parsed();
+        let listed =
+            document["components"]["schemas"]["Problem"]["properties"]["type"]["enum"].clone();
+        let listed: BTreeSet<String> = serde_json::from_value(listed).unwrap();
+        let operators = [
+            "unknown-operator",
+            "exists",
+            "missing",
+            "value-refused",
+            "body-refused",
+        ];
+        let made: BTreeSet<String> = kind::ALL
+            .iter()
+            .filter(|kind| !operators.contains(&kind.slug))
+            .map(|kind| kind.urn())
+            .collect();
+        assert_eq!(listed, made);
+    }
+
+    #[test]
+    fn every_reference_leads_somewhere() {
+        /// Follows each `$ref` below a value.
+        fn follow(document: &Value, value: &Value) {
+            match value {
+                Value::Object(fields) => {
+                    if let Some(Value::String(to)) = fields.get("$ref") {
+                        let pointer = to.strip_prefix('#').unwrap();
+                        assert!(document.pointer(pointer).is_some(), "{to}");
+                    }
+                    fields.values().for_each(|inner| follow(document, inner));
+                }
+                Value::Array(items) => items.iter().for_each(|inner| follow(document, inner)),
+                _ => {}
+            }
+        }
+        let document = parsed();
+        follow(&document, &document);
+    }
+
+    #[test]
+    fn every_operation_tells_its_answers_and_statuses() {
+        let statuses: BTreeSet<String> = kind::ALL
+            .iter()
+            .map(|kind| kind.status.as_u16().to_string())
+            .collect();
+        for (path, item) in parsed()["paths"].as_object().unwrap() {
+            for (method, operation) in item.as_object().unwrap() {
+                if method == "parameters" {
+                    continue;
+                }
+                let responses = operation["responses"].as_object().unwrap();
+                assert!(operation["summary"].is_string(), "{path}");
+                assert!(
+                    responses.keys().any(|status| status.starts_with('2')),
+                    "{path}"
+                );
+                let unknown = responses
+                    .keys()
+                    .find(|status| !status.starts_with('2') && !statuses.contains(*status));
+                assert_eq!(unknown, None, "{path}");
+            }
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! Health, readiness and metrics, on loopback for systemd and Prometheus.
+//!
+//! Owns what is told there. Promises that `/readyz` says 200 only when a device certificate could be issued
+//! now. Never tells a name of a device. Failure story: it answers from the start, also while the log
+//! recovers or is halted, because that is when it is asked.
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{Method, StatusCode, Uri, header};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use serde::Serialize;
+use tokio::net::TcpListener;
+
+use super::listener::{self, Places, Stopping};
+use super::metrics::{Counts, Exposition};
+use super::{Api, unknown_method, unknown_path};
+use crate::hsm::{Hsm, TokenHealth};
+use crate::limits;
+use crate::signing_log::{LogState, LogStatus};
+
+/// Connections: a scraper, a probe, and some operators.
+const CONNECTIONS_MAX: u32 = 32;
+
+/// What operations asks about; clones share it.
+#[derive(Clone)]
+pub struct Ops {
+    api: Api,
+    hsm: Hsm,
+}
+
+/// The answer of `/readyz`.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct Readiness {
+    ready: bool,
+    reasons: Vec<String>,
+}
+
+/// Requests and connections of the line API at this moment.
+#[derive(Clone, Copy, Debug)]
+struct Load {
+    connections: usize,
+    requests: usize,
+}
+
+impl Ops {
+    /// Tells of this API and these tokens.
+    #[must_use]
+    pub const fn new(api: Api, hsm: Hsm) -> Self {
+        Self { api, hsm }
+    }
+}
+
+/// Serves until it is time to stop.
+pub async fn serve(listener: TcpListener, ops: Ops, mut stopping: Stopping) {
+    let router = Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(readiness))
+        .route("/metrics", get(metrics))
+        .fallback(|uri: Uri| async move { unknown_path(&uri) })
+        .method_not_allowed_fallback(|method: Method, uri: Uri| async move {
+            unknown_method(&method, &uri)
+        })
+        .with_state(ops);
+    let places = Places::new(CONNECTIONS_MAX);
+    let next = || listener::accept_tcp(&listener);
+    while let Some((stream, place)) = listener::accept(&places, &mut stopping, next).await {
+        let (router, stopping) = (router.clone(), stopping.clone());
+        tokio::spawn(async move {
+            listener::converse(stream, router, (), limits::HEADER_DEADLINE, stopping).await;
+            drop(place);
+        });
+    }
+    places.drain().await;
+}
+
+/// `GET /readyz`.
+async fn readiness(State(ops): State<Ops>) -> Response {
+    let inner = &ops.api.inner;
+    let usable = inner.issuance.ready();
+    let told = judge(&inner.log.status().state, usable, &ops.hsm.health());
+    let status = if told.ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    (status, axum::Json(told)).into_response()
+}
+
+/// Whether a device certificate could be issued now, and if not, every reason.
+fn judge(state: &LogState, issuer_usable: bool, tokens: &[TokenHealth]) -> Readiness {
+    let mut reasons = Vec::new();
+    match state {
+        LogState::Running => {}
+        LogState::Recovering => reasons.push("the signing log is recovering".to_owned()),
+        LogState::Halted { reason } => {
+            reasons.push(format!("the signing log is halted: {reason}"));
+        }
+    }
+    if !issuer_usable {
+        reasons.push("no issuer of device certificates can sign now".to_owned());
+        reasons.extend(tokens.iter().filter(|token| !token.usable).map(|token| {
+            let problem = token.problem.as_deref().unwrap_or("not usable");
+            format!("token {}: {problem}", token.token)
+        }));
+    }
+    Readiness {
+        ready: reasons.is_empty(),
+        reasons,
+    }
+}
+
+/// `GET /metrics`.
+async fn metrics(State(ops): State<Ops>) -> Response {
+    let inner = &ops.api.inner;
+    let free = inner.in_flight.available_permits();
+    let load = Load {
+        connections: inner.places.taken(),
+        requests: limits::REQUESTS_IN_FLIGHT_MAX.saturating_sub(free),
+    };
+    let text = exposition(
+        &inner.metrics.counts(),
+        &inner.log.status(),
+        &ops.hsm.health(),
+        load,
+    );
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
+}
+
+/// All metrics as text.
+fn exposition(counts: &Counts, log: &LogStatus, tokens: &[TokenHealth], load: Load) -> String {
+    let mut text = Exposition::default();
+    let name = "hallmark_certificates_total";
+    text.metric(
+        name,
+        "counter",
+        "Certificates that left, by order; repeated ones were issued before.",
+    );
+    for ((order, origin), count) in &counts.issued {
+        text.value(name, &[("order", order), ("origin", origin)], count);
+    }
+    let name = "hallmark_refusals_total";
+    text.metric(
+        name,
+        "counter",
+        "Requests without a certificate in answer, by rule.",
+    );
+    for (rule, count) in &counts.refused {
+        text.value(name, &[("rule", rule)], count);
+    }
+    let gauges = [
+        (
+            "hallmark_log_entries",
+            "Entries that are durable.",
+            log.size,
+        ),
+        (
+            "hallmark_log_published_entries",
+            "Entries that are published.",
+            log.published,
+        ),
+        (
+            "hallmark_log_open_intents",
+            "Intents without an outcome.",
+            log.open_intents,
+        ),
+        (
+            "hallmark_log_newest_seconds",
+            "Time of the newest entry.",
+            log.newest.seconds(),
+        ),
+        (
+            "hallmark_log_running",
+            "1 when the log takes entries.",
+            u64::from(log.state == LogState::Running),
+        ),
+    ];
+    for (name, help, value) in gauges {
+        text.metric(name, "gauge", help);
+        text.value(name, &[], value);
+    }
+    let name = "hallmark_token_usable";
+    text.metric(name, "gauge", "1 when the token can sign.");
+    for token in tokens {
+        text.value(name, &[("token", &token.token)], u8::from(token.usable));
+    }
+    let name = "hallmark_token_signatures_total";
+    text.metric(name, "counter", "Signatures since the daemon started.");
+    for token in tokens {
+        text.value(name, &[("token", &token.token)], token.signatures);
+    }
+    let name = "hallmark_token_latency_microseconds";
+    text.metric(name, "gauge", "Median of the last signatures.");
+    for token in tokens {
+        if let Some(latency) = token.latency_us {
+            text.value(name, &[("token", &token.token)], latency);
+        }
+    }
+    text.metric(
+        "hallmark_connections",
+        "gauge",
+        "Open connections of lines.",
+    );
+    text.value("hallmark_connections", &[], load.connections);
+    text.metric(
+        "hallmark_requests_in_flight",
+        "gauge",
+        "Single requests in work.",
+    );
+    text.value("hallmark_requests_in_flight", &[], load.requests);
+    text.into_text()
+}
+
+#[cfg(test)]
+mod tests {
+    use certstatus::UnixMillis;
+
+    use super::*;
+
+    /// A token.
+    fn token(usable: bool) -> TokenHealth {
+        TokenHealth {
+            token: "main".into(),
+            usable,
+            problem: (!usable).then(|| "its host does not answer: start it".into()),
+            signatures: 3,
+            latency_us: Some(80),
+        }
+    }
+
+    #[test]
+    fn ready_needs_a_running_log_and_a_usable_issuer() {
+        let halted = LogState::Halted {
+            reason: "disk full".into(),
+        };
+        let rows = [
+            (LogState::Running, true, 0),
+            (LogState::Recovering, true, 1),
+            (halted.clone(), true, 1),
+            (LogState::Running, false, 2),
+            (halted, false, 3),
+        ];
+        for (state, usable, reasons) in rows {
+            let told = judge(&state, usable, &[token(usable)]);
+            assert_eq!(told.reasons.len(), reasons, "{state:?} {usable}");
+            assert_eq!(told.ready, reasons == 0);
+        }
+        let told = judge(&LogState::Running, true, &[token(false)]);
+        assert!(told.ready, "another token does");
+    }
+
+    #[test]
+    fn metrics_are_prometheus_text() {
+        let mut counts = Counts::default();
+        counts.issued.insert(("demo".into(), "new"), 5);
+        counts.refused.insert("csr-refused", 2);
+        let log = LogStatus {
+            state: LogState::Running,
+            size: 12,
+            published: 11,
+            newest: UnixMillis(5_000),
+            open_intents: 1,
+        };
+        let load = Load {
+            connections: 4,
+            requests: 2,
+        };
+        let text = exposition(&counts, &log, &[token(true)], load);
+        for line in [
+            "hallmark_certificates_total{order=\"demo\",origin=\"new\"} 5",
+            "hallmark_refusals_total{rule=\"csr-refused\"} 2",
+            "hallmark_log_entries 12",
+            "hallmark_log_published_entries 11",
+            "hallmark_log_open_intents 1",
+            "hallmark_log_newest_seconds 5",
+            "hallmark_log_running 1",
+            "hallmark_token_usable{token=\"main\"} 1",
+            "hallmark_token_signatures_total{token=\"main\"} 3",
+            "hallmark_token_latency_microseconds{token=\"main\"} 80",
+            "hallmark_connections 4",
+            "hallmark_requests_in_flight 2",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+        }
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            let name = line.split(['{', ' ']).next().unwrap();
+            assert!(
+                text.contains(&format!("# TYPE {name} ")),
+                "{name} has no type"
+            );
+        }
+    }
+}
