@@ -1,0 +1,399 @@
+"""Measures how fast the appliance issues, against what its token and one verification cost by themselves.
+
+Called by run.sh, which builds. Only the standard library is used.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[3]
+SOFTHSM = "/usr/lib/softhsm/libsofthsm2.so"
+TICKS = os.sysconf("SC_CLK_TCK")
+ORDER = "bench"
+
+
+class Failed(Exception):
+    """The benchmark cannot go on; its text says why."""
+
+
+def arguments():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--programs", type=pathlib.Path, required=True)
+    parser.add_argument("--output", type=pathlib.Path, required=True)
+    parser.add_argument("--smoke", action="store_true")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=int, default=10)
+    parser.add_argument("--fill", type=int, default=0)
+    parser.add_argument("--slow-ms", type=int, default=20)
+    parser.add_argument("--keep", action="store_true")
+    args = parser.parse_args()
+    if args.smoke:
+        args.rounds, args.seconds = 1, 1
+    return args
+
+
+# ---- processes ------------------------------------------------------------------------------------------------
+
+
+def stat_fields(pid):
+    text = pathlib.Path(f"/proc/{pid}/stat").read_text()
+    # The program's name may hold spaces; it ends at the last parenthesis.
+    return text[text.rindex(")") + 2 :].split()
+
+
+def family(pid):
+    """A process and its descendants."""
+    parents = {}
+    for entry in pathlib.Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parents[int(entry.name)] = int(stat_fields(entry.name)[1])
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+    members = {pid}
+    while True:
+        more = {child for child, parent in parents.items() if parent in members} - members
+        if not more:
+            return sorted(members)
+        members |= more
+
+
+def role(pid):
+    """What a process of the appliance does, from its arguments."""
+    words = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+    name = pathlib.Path(words[0]).name
+    rest = [word for word in words[1:] if word and not word.startswith("/")]
+    return " ".join([name] + [word for word in rest if word != "--config"])
+
+
+def cpu_of(pids):
+    """Processor seconds so far by process id."""
+    used = {}
+    for pid in pids:
+        fields = stat_fields(pid)
+        used[pid] = (int(fields[11]) + int(fields[12])) / TICKS
+    return used
+
+
+def memory_of(pids, what):
+    """A field of /proc/PID/status in MiB by process id."""
+    found = {}
+    for pid in pids:
+        text = pathlib.Path(f"/proc/{pid}/status").read_text()
+        match = re.search(rf"^{what}:\s+(\d+) kB", text, re.M)
+        found[pid] = int(match[1]) / 1024 if match else 0.0
+    return found
+
+
+class Appliance:
+    """An appliance in a directory that the quickstart made."""
+
+    def __init__(self, directory, programs, profile_flag):
+        self.directory = directory
+        self.programs = programs
+        command = ["bash", str(ROOT / "softhsm/quickstart.sh"), "--dir", str(directory), "--keep", *profile_flag]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise Failed(f"the quickstart failed:\n{done.stdout}\n{done.stderr}")
+        lines = (directory / "env").read_text().splitlines()
+        self.env = dict(line.split("=", 1) for line in lines)
+        self.pid = int(self.env["HALLMARK_PIDS"])
+        self.process = None
+        self.hallmark("order", "open", ORDER, "--profile", "mqtt-device", "--issuer", "device-1", "--line", "line-1",
+                      "--quantity", "100000000", "--device-id", "[A-Za-z0-9-]+")
+
+    def hallmark(self, *words):
+        command = [str(self.programs / "hallmark"), "--config", self.env["HALLMARK_CONFIG"], *words]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise Failed(f"{' '.join(words)}: {done.stderr}")
+        return done.stdout
+
+    def line_command(self, connections, count, *more):
+        env = self.env
+        return [str(self.programs / "examples/line"), "--api", env["HALLMARK_API"], "--ca", env["HALLMARK_SERVER_CA"],
+                "--cert", env["HALLMARK_LINE_CERT"], "--key", env["HALLMARK_LINE_KEY"], "--order", ORDER,
+                "--connections", str(connections), "--count", str(count), "--json", *more]
+
+    def send(self, connections, count, *more):
+        """Runs the line client; its report, with the appliance's processor time beside."""
+        pids = family(self.pid)
+        before = cpu_of(pids)
+        done = subprocess.run(self.line_command(connections, count, *more), capture_output=True, text=True)
+        after = cpu_of(pids)
+        if not done.stdout:
+            raise Failed(f"the line client failed: {done.stderr}")
+        report = json.loads(done.stdout)
+        if report["refused"] or report["given_up"]:
+            raise Failed(f"requests were refused: {report}")
+        report["cpu_by_process"] = {role(pid): after[pid] - before[pid] for pid in pids if after[pid] > before[pid]}
+        return report
+
+    def ready(self, within):
+        """Waits until the appliance is ready."""
+        config = pathlib.Path(self.env["HALLMARK_CONFIG"]).read_text()
+        address = re.search(r'^ops = "(.*)"', config, re.M)[1]
+        ends = time.monotonic() + within
+        while time.monotonic() < ends:
+            url = f"http://{address}/readyz"
+            done = subprocess.run(["curl", "-sf", "-o", "/dev/null", "--max-time", "2", url])
+            if done.returncode == 0:
+                return
+            if self.process and self.process.poll() is not None:
+                raise Failed("the appliance ended; see hallmark.log")
+            time.sleep(0.02)
+        raise Failed(f"the appliance is not ready after {within} s; see hallmark.log")
+
+    def stop(self):
+        """Ends the appliance and waits for all of its processes."""
+        pids = family(self.pid)
+        os.kill(self.pid, signal.SIGTERM)
+        if self.process:
+            self.process.wait()
+        ends = time.monotonic() + 60
+        while any(pathlib.Path(f"/proc/{pid}").exists() and stat_fields(pid)[0] != "Z" for pid in pids):
+            if time.monotonic() > ends:
+                raise Failed("the appliance does not end")
+            time.sleep(0.05)
+
+    def start(self, **more_env):
+        """Starts it again; the seconds until it was ready."""
+        env = os.environ | {"SOFTHSM2_CONF": str(self.directory / "softhsm2.conf")} | more_env
+        command = [str(self.programs / "hallmark"), "--config", self.env["HALLMARK_CONFIG"], "run"]
+        log = open(self.directory / "hallmark.log", "a")
+        started = time.monotonic()
+        self.process = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        self.pid = self.process.pid
+        self.ready(120)
+        return time.monotonic() - started
+
+
+# ---- measurements ---------------------------------------------------------------------------------------------
+
+
+def sessions_of(appliance):
+    config = pathlib.Path(appliance.env["HALLMARK_CONFIG"]).read_text()
+    return int(re.search(r"^sessions = (\d+)", config, re.M)[1])
+
+
+def ceiling(appliance, seconds):
+    command = [str(appliance.programs / "examples/token-ceiling"), "--module", SOFTHSM, "--token", "hallmark",
+               "--pin-file", str(appliance.directory / "pin"), "--key", "device-1",
+               "--sessions", str(sessions_of(appliance)), "--seconds", str(max(1, seconds // 3))]
+    env = os.environ | {"SOFTHSM2_CONF": str(appliance.directory / "softhsm2.conf")}
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise Failed(f"token-ceiling: {done.stderr}")
+    return json.loads(done.stdout)
+
+
+def singles(appliance, connections, args):
+    if args.smoke:
+        return appliance.send(connections, 2 * connections)
+    return appliance.send(connections, 100_000, "--seconds", str(args.seconds))
+
+
+def batches(appliance, args):
+    if args.smoke:
+        return appliance.send(2, 64, "--batch", "16")
+    return appliance.send(4, 100_000, "--batch", "256", "--seconds", str(args.seconds))
+
+
+def fsyncs(appliance, args):
+    """Certificates for each fsync of the appliance, from a separate run under strace (which slows it)."""
+    output = appliance.directory / "strace"
+    watched = [word for pid in family(appliance.pid) for word in ("-p", str(pid))]
+    tracer = subprocess.Popen(["strace", "-f", "-c", "-e", "trace=fsync,fdatasync", "-o", str(output), *watched],
+                              stderr=subprocess.PIPE, text=True)
+    # It says so once it is attached.
+    if "attached" not in tracer.stderr.readline():
+        raise Failed("strace cannot attach to the appliance")
+    report = appliance.send(64, 128 if args.smoke else 10_000)
+    tracer.send_signal(signal.SIGINT)
+    tracer.communicate()
+    calls = sum(int(line.split()[3]) for line in output.read_text().splitlines()
+                if line.split() and line.split()[-1] in ("fsync", "fdatasync"))
+    return {"certificates": report["issued"], "fsyncs": calls,
+            "certificates_per_fsync": report["issued"] / max(1, calls)}
+
+
+def idle_memory(appliance, connections):
+    """Resident memory with idle connections, MiB by process."""
+    command = appliance.line_command(1, 0, "--idle", str(connections))
+    client = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                              text=True)
+    said = client.stderr.readline()
+    if "connections are open" not in said:
+        raise Failed(f"the idle connections were not opened: {said}")
+    resident = memory_of(family(appliance.pid), "VmRSS")
+    client.communicate("")
+    by_role = {role(pid): size for pid, size in resident.items()}
+    return {"connections": connections, "resident_mib": by_role, "resident_mib_all": sum(resident.values())}
+
+
+def round_of(appliance, args):
+    """One interleaved round: what is compared is measured minutes apart at most."""
+    measured = {"ceiling": ceiling(appliance, args.seconds)}
+    measured["singles"] = {n: singles(appliance, n, args) for n in (1, 8, 64, 256)}
+    measured["batch"] = batches(appliance, args)
+    return measured
+
+
+def rest_cpu_us(report, measured):
+    """The appliance's processor time for a certificate outside C_Sign, microseconds."""
+    spent = sum(report["cpu_by_process"].values()) * 1e6 / max(1, report["issued"])
+    return spent - measured["ceiling"]["signature_cpu_us"]
+
+
+def summary(rounds):
+    """Medians over the rounds, ratios taken within each round."""
+    def median(of):
+        return statistics.median(of(measured) for measured in rounds)
+
+    verification = median(lambda m: m["ceiling"]["verification_us"])
+    return {
+        "ceiling_per_second": median(lambda m: m["ceiling"]["per_second"]),
+        "verification_us": verification,
+        "signature_cpu_us": median(lambda m: m["ceiling"]["signature_cpu_us"]),
+        "singles_per_second": {n: median(lambda m, n=n: m["singles"][n]["per_second"]) for n in (1, 8, 64, 256)},
+        "latency_ms": {n: {p: median(lambda m, n=n, p=p: m["singles"][n]["latency_ms"][p]) for p in ("p50", "p99")}
+                       for n in (1, 8, 64, 256)},
+        "batch_per_second": median(lambda m: m["batch"]["per_second"]),
+        "singles_of_ceiling": median(lambda m: m["singles"][64]["per_second"] / m["ceiling"]["per_second"]),
+        "batch_of_ceiling": median(lambda m: m["batch"]["per_second"] / m["ceiling"]["per_second"]),
+        "rest_cpu_us": median(lambda m: rest_cpu_us(m["singles"][64], m)),
+        "rest_in_verifications": median(
+            lambda m: rest_cpu_us(m["singles"][64], m) / m["ceiling"]["verification_us"]),
+    }
+
+
+def slow(appliance, args):
+    """The rate with a token that sleeps in each signature, as a share of what its sessions can do."""
+    config = pathlib.Path(appliance.env["HALLMARK_CONFIG"])
+    text = config.read_text()
+    shim = appliance.programs / "libfaulting_token.so"
+    sessions = 8
+    changed = re.sub(r"^sessions = \d+", f"sessions = {sessions}", text.replace(SOFTHSM, str(shim)), flags=re.M)
+    control = appliance.directory / "faults"
+    control.write_text(f"delay_ms {args.slow_ms}\n")
+    appliance.stop()
+    config.write_text(changed)
+    appliance.start(FAULTING_TOKEN_MODULE=SOFTHSM, FAULTING_TOKEN_CONTROL=str(control))
+    try:
+        seconds = 2 if args.smoke else args.seconds
+        report = appliance.send(64, 100_000, "--seconds", str(seconds))
+    finally:
+        appliance.stop()
+        config.write_text(text)
+        appliance.start()
+    possible = sessions / (args.slow_ms / 1000)
+    return {"delay_ms": args.slow_ms, "sessions": sessions, "possible_per_second": possible,
+            "per_second": report["per_second"], "of_possible": report["per_second"] / possible}
+
+
+def filled(appliance, args, empty):
+    """The same measurement on a store with history, and the time to start with it."""
+    have = json.loads(appliance.hallmark("status", "--json"))["log"]["size"] // 2
+    if have < args.fill:
+        appliance.send(4, args.fill - have, "--batch", "256")
+    report = singles(appliance, 64, args)
+    appliance.stop()
+    start = appliance.start()
+    return {"certificates": args.fill, "per_second": report["per_second"], "start_seconds": start,
+            "of_empty": report["per_second"] / empty}
+
+
+# ---- the report -----------------------------------------------------------------------------------------------
+
+
+def table(result):
+    figures = result["summary"]
+    rows = [
+        ("(a) token, bare C_Sign", f"{figures['ceiling_per_second']:9.0f} /s", ""),
+        ("(c) batch", f"{figures['batch_per_second']:9.0f} /s",
+         f"{figures['batch_of_ceiling']:.3f} of (a), aim 0.3"),
+        ("CPU outside C_Sign", f"{figures['rest_cpu_us']:9.0f} us",
+         f"{figures['rest_in_verifications']:.2f} verifications, aim at most 4"),
+        ("one verification", f"{figures['verification_us']:9.1f} us", ""),
+        ("fsyncs", f"{result['fsyncs']['certificates_per_fsync']:9.1f} certificates each", ""),
+        ("memory, idle connections", f"{result['idle']['resident_mib_all']:9.1f} MiB",
+         f"{result['idle']['connections']} connections, all processes; aim below 100"),
+        ("memory, peak", f"{sum(result['peak_mib'].values()):9.1f} MiB", "all processes"),
+    ]
+    for n, rate in reversed(figures["singles_per_second"].items()):
+        latency = figures["latency_ms"][n]
+        note = f"p50 {latency['p50']:.1f} ms, p99 {latency['p99']:.1f} ms"
+        if n == 64:
+            note += f"; {figures['singles_of_ceiling']:.3f} of (a), aim 0.22 and 2,500 /s"
+        rows.insert(1, (f"(b) one by one, {n} connections", f"{rate:9.0f} /s", note))
+    if result.get("slow"):
+        slow_token = result["slow"]
+        rows.append((f"token with {slow_token['delay_ms']} ms more", f"{slow_token['per_second']:9.1f} /s",
+                     f"{slow_token['of_possible']:.3f} of its sessions' {slow_token['possible_per_second']:.0f} /s, "
+                     "aim 0.97"))
+    if result.get("filled"):
+        full = result["filled"]
+        rows.append((f"with {full['certificates']:,} certificates", f"{full['per_second']:9.0f} /s",
+                     f"{full['of_empty']:.2f} of the empty store, aim 0.9; start {full['start_seconds']:.2f} s, "
+                     "aim below 3"))
+    for name, value, note in rows:
+        print(f"{name:<34}{value:<26}{note}")
+
+
+def measure(args, directory):
+    print("making a private CA ...", flush=True)
+    appliance = Appliance(directory, args.programs, ["--dev"] if args.smoke else [])
+    try:
+        rounds = []
+        for number in range(args.rounds):
+            print(f"round {number + 1} of {args.rounds} ...", flush=True)
+            rounds.append(round_of(appliance, args))
+        result = {"machine": {"processors": os.cpu_count()}, "smoke": args.smoke, "rounds": rounds,
+                  "summary": summary(rounds)}
+        result["peak_mib"] = {role(pid): size for pid, size in memory_of(family(appliance.pid), "VmHWM").items()}
+        result["idle"] = idle_memory(appliance, 20 if args.smoke else 1000)
+        result["fsyncs"] = fsyncs(appliance, args)
+        if args.slow_ms:
+            print("slow token ...", flush=True)
+            result["slow"] = slow(appliance, args)
+        if args.fill:
+            print(f"filling to {args.fill} certificates ...", flush=True)
+            result["filled"] = filled(appliance, args, result["summary"]["singles_per_second"][64])
+        return result
+    finally:
+        appliance.stop()
+
+
+def main():
+    args = arguments()
+    directory = pathlib.Path(tempfile.mkdtemp(prefix="hallmark-bench."))
+    try:
+        result = measure(args, directory)
+    except Failed as failed:
+        log = directory / "hallmark.log"
+        if log.exists():
+            print("\n".join(log.read_text().splitlines()[-20:]), file=sys.stderr)
+        sys.exit(f"benchmark: {failed}")
+    finally:
+        if args.keep:
+            print(f"kept: {directory}")
+        else:
+            shutil.rmtree(directory, ignore_errors=True)
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    args.output.write_text(json.dumps(result, indent=1))
+    table(result)
+    print(f"\nall figures: {args.output}")
+
+
+if __name__ == "__main__":
+    main()

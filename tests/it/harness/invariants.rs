@@ -1,0 +1,120 @@
+//! What holds after every test, whatever it did: the log verifies, serials are unique, every certificate that
+//! a line received is accounted for, no intent is open, and orders' units are exact.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use super::appliance::Appliance;
+use super::device::{der, serial_of};
+use super::program::run;
+
+/// Unresolved intents of an order whose units return by themselves (docs/ISSUANCE.md).
+const UNRESOLVED_RETURNED: u64 = 10;
+
+/// Certificates in one answer of `cert list`.
+const PAGE: usize = 500;
+
+/// Asks the running appliance, stops it, and has the auditor verify what it published.
+///
+/// # Panics
+/// When an invariant does not hold.
+pub async fn assert(mut appliance: Appliance) {
+    let certificates = all_certificates(&appliance);
+    let serials: BTreeSet<&str> = certificates.iter().map(|c| text(&c["serial"])).collect();
+    assert_eq!(serials.len(), certificates.len(), "a serial stands twice");
+    let open: Vec<_> = certificates
+        .iter()
+        .filter(|c| c["status"] == "open")
+        .collect();
+    assert!(open.is_empty(), "open intents: {open:?}");
+    every_received_certificate_is_accounted_for(&appliance);
+    units_are_exact(&appliance, &certificates);
+    appliance.stop();
+    let verified = verify(&appliance);
+    assert!(verified.contains("verif"), "{verified}");
+}
+
+/// Every certificate that the appliance knows, page by page.
+pub fn all_certificates(appliance: &Appliance) -> Vec<Value> {
+    let mut all: Vec<Value> = Vec::new();
+    let limit = PAGE.to_string();
+    loop {
+        let last = all.last().map(|c| c["intent"].to_string());
+        let mut words = vec!["cert", "list", "--limit", &limit];
+        if let Some(last) = &last {
+            words.extend(["--after", last]);
+        }
+        let page = appliance.json(&words);
+        let page = page.as_array().unwrap().clone();
+        let complete = page.len() < PAGE;
+        all.extend(page);
+        if complete {
+            return all;
+        }
+    }
+}
+
+/// Each received certificate is the one that the appliance shows for its serial.
+fn every_received_certificate_is_accounted_for(appliance: &Appliance) {
+    let received: BTreeSet<&Vec<u8>> = appliance.received.iter().collect();
+    for certificate in received {
+        let serial = serial_of(appliance.site.path(), certificate);
+        let shown = appliance.json(&["cert", "show", &serial]);
+        let status = text(&shown["status"]);
+        assert!(
+            status == "issued" || status == "revoked",
+            "{serial} left as {status}"
+        );
+        assert_eq!(
+            &der(text(&shown["pem"]).as_bytes()),
+            certificate,
+            "{serial}"
+        );
+    }
+}
+
+/// Each order's used units are those that certificates and lasting doubts account for.
+fn units_are_exact(appliance: &Appliance, certificates: &[Value]) {
+    let mut by_order: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+    for certificate in certificates {
+        if let Some(order) = certificate["order"].as_str() {
+            let (issued, unresolved) = by_order.entry(order).or_default();
+            match text(&certificate["status"]) {
+                "issued" | "revoked" => *issued += 1,
+                "unresolved" => *unresolved += 1,
+                _ => {}
+            }
+        }
+    }
+    for order in appliance.json(&["order", "list"]).as_array().unwrap() {
+        let name = text(&order["terms"]["order"]);
+        let (issued, unresolved) = by_order.get(name).copied().unwrap_or_default();
+        let expected = issued + unresolved.saturating_sub(UNRESOLVED_RETURNED);
+        assert_eq!(
+            order["used"].as_u64(),
+            Some(expected),
+            "units of {name}: {order}"
+        );
+    }
+}
+
+/// Has `hallmark-audit` verify the published log with all details; what it prints.
+pub fn verify(appliance: &Appliance) -> String {
+    let path = appliance.site.path();
+    let mut command = appliance.site.command("hallmark-audit");
+    command
+        .arg("verify")
+        .arg("--published")
+        .arg(path.join("public"));
+    command.arg("--details").arg(path.join("private"));
+    command.arg("--log-key").arg(path.join("state/log.vkey"));
+    String::from_utf8(run(&mut command).stdout).unwrap()
+}
+
+/// The text of a JSON string.
+fn text(value: &Value) -> &str {
+    value
+        .as_str()
+        .unwrap_or_else(|| panic!("not a text: {value}"))
+}

@@ -1,0 +1,20 @@
+//! The integration tests: one binary, against the real programs and a real token.
+//!
+//! Each test owns its token, database, directory and ports, so they run side by side in any order. A tool
+//! or library that is missing is a failure, never a skip.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test that fails says so by panicking, waits on the wall clock and reads cargo's environment"
+)]
+
+mod compile_fail;
+mod deps;
+mod harness;
+mod interop;
+mod issue;
+mod layers;
+mod operate;
+mod outage;
+mod source;

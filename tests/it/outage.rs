@@ -1,0 +1,147 @@
+//! Outages: a token that goes away, processes that die, lines that hang up. No certificate is lost or doubled,
+//! and nobody has to restart anything.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use hyper::StatusCode;
+use serde_json::Value;
+
+use crate::harness::appliance::post;
+use crate::harness::device::Device;
+use crate::harness::{Appliance, Site, invariants, with_appliance};
+
+#[tokio::test]
+async fn a_token_that_goes_away_and_comes_back_needs_nobody() {
+    with_appliance(async |appliance| {
+        let line = appliance.line_and_order(10);
+        let path = appliance.site.path().to_owned();
+        let before = Device::new(&path, "before");
+        assert_eq!(
+            appliance.ask_until_issued(&line, &before).await.status,
+            StatusCode::CREATED
+        );
+        std::fs::rename(path.join("tokens"), path.join("tokens-away")).unwrap();
+        let during = Device::new(&path, "during");
+        let reply = appliance.ask_anew(&line, "demo", &during.request()).await;
+        assert_eq!(reply.status, StatusCode::SERVICE_UNAVAILABLE, "{reply:?}");
+        assert!(reply.headers.contains_key("retry-after"), "{reply:?}");
+        let problem: Value = serde_json::from_slice(&reply.body).unwrap();
+        assert_eq!(problem["status"], 503);
+        // What was issued before is still given out.
+        let reply = appliance.ask_anew(&line, "demo", &before.request()).await;
+        assert_eq!(reply.status, StatusCode::OK, "{reply:?}");
+        std::fs::rename(path.join("tokens-away"), path.join("tokens")).unwrap();
+        assert_eq!(
+            appliance.ask_until_issued(&line, &during).await.status,
+            StatusCode::CREATED
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn token_processes_that_die_under_load_cost_retries_only() {
+    with_appliance(async |appliance| {
+        let line = appliance.line_and_order(1000);
+        let count = if std::env::var_os("HALLMARK_TEST_LONG").is_some() {
+            1000
+        } else {
+            150
+        };
+        let count = count.to_string();
+        let mut client = appliance.line_client(&line, &["--connections", "8", "--count", &count]);
+        let client = client.stdout(Stdio::piped()).spawn().unwrap();
+        for kills in 1..=3 {
+            // A worker that has logged in and signs: the count of issued certificates moves.
+            let issued = |appliance: &Appliance| invariants::all_certificates(appliance).len();
+            let so_far = issued(appliance);
+            appliance.wait(&format!("working before kill {kills}"), |a| {
+                issued(a) > so_far || issued(a) >= 150
+            });
+            for process in appliance.processes_with(&["hallmark-token"]) {
+                appliance.kill_process(process);
+            }
+        }
+        let finished = client.wait_with_output().unwrap();
+        let report: Value = serde_json::from_slice(&finished.stdout).unwrap();
+        assert!(finished.status.success(), "{report}");
+        assert_eq!(report["issued"].to_string(), count, "{report}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_kill_of_everything_under_load_loses_nothing() {
+    with_appliance(async |appliance| {
+        let line = appliance.line_and_order(1000);
+        let mut client = appliance.line_client(&line, &["--connections", "8", "--count", "120"]);
+        let client = client.stdout(Stdio::piped()).spawn().unwrap();
+        for _ in 0..2 {
+            let issued = |appliance: &Appliance| invariants::all_certificates(appliance).len();
+            let so_far = issued(appliance);
+            appliance.wait("working", |a| issued(a) >= (so_far + 20).min(120));
+            appliance.kill();
+            appliance.start_again();
+        }
+        let finished = client.wait_with_output().unwrap();
+        let report: Value = serde_json::from_slice(&finished.stdout).unwrap();
+        assert!(finished.status.success(), "{report}");
+        assert_eq!(report["issued"], 120, "{report}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_line_that_hangs_up_cancels_nothing() {
+    let (site, control) = Site::faulting();
+    let mut appliance = Appliance::start(site);
+    let line = appliance.line_and_order(5);
+    std::fs::write(&control, "delay_ms 400\n").unwrap();
+    let device = Device::new(appliance.site.path(), "hung-up");
+    let mut connection = appliance.connect(&line).await;
+    let request = device.request();
+    let asked = post(&mut connection, "/v1/orders/demo/certificates", &request);
+    let answer = tokio::time::timeout(Duration::from_millis(150), asked).await;
+    assert!(
+        answer.is_err(),
+        "the token is not slow enough for this test: {answer:?}"
+    );
+    drop(connection);
+    appliance.wait("issued", |appliance| {
+        let found = appliance.json(&["cert", "list", "--device-id", "hung-up"]);
+        found[0]["status"] == "issued"
+    });
+    let reply = appliance.ask_anew(&line, "demo", &device.request()).await;
+    assert_eq!(
+        reply.status,
+        StatusCode::OK,
+        "it was made for the first request: {reply:?}"
+    );
+    std::fs::write(&control, "").unwrap();
+    invariants::assert(appliance).await;
+}
+
+#[tokio::test]
+async fn a_wrong_signature_never_leaves() {
+    let (site, control) = Site::faulting();
+    let mut appliance = Appliance::start(site);
+    let line = appliance.line_and_order(5);
+    std::fs::write(&control, "sign wrong 1\n").unwrap();
+    let device = Device::new(appliance.site.path(), "wrong");
+    let reply = appliance.ask_anew(&line, "demo", &device.request()).await;
+    assert_eq!(reply.status, StatusCode::SERVICE_UNAVAILABLE, "{reply:?}");
+    assert_eq!(
+        appliance.ask_until_issued(&line, &device).await.status,
+        StatusCode::CREATED
+    );
+    let found = appliance.json(&["cert", "list", "--device-id", "wrong"]);
+    let statuses: Vec<&Value> = found
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|c| &c["status"])
+        .collect();
+    assert_eq!(statuses, ["unresolved", "issued"], "{found}");
+    invariants::assert(appliance).await;
+}
