@@ -1,4 +1,4 @@
-//! A library for `LD_PRELOAD` that stands before libc's `fsync` and `fdatasync` and fails on demand.
+//! A library for `LD_PRELOAD` that stands before libc's `fsync`, `fdatasync` and `pwrite64` and fails on demand.
 //!
 //! The file named by `FAULTING_DISK_CONTROL` holds one line, read anew at every sync:
 //!
@@ -12,20 +12,33 @@
 //! - `lost`: nothing is synced, and the call fails with `EIO`;
 //! - `done-but-failed`: the sync is made, and the call fails with `EIO`;
 //! - `full`: nothing is synced, and the call fails with `ENOSPC`;
-//! - `kill-before`, `kill-after`: the process gets `SIGKILL` instead of, or after, the sync.
+//! - `kill-before`, `kill-after`: the process gets `SIGKILL` instead of, or after, the sync;
+//! - `power-cut`: the file is cut back to the length that it had at its last sync that was made, then as
+//!   `kill-before`: what a disk that had written nothing since would hold. Only for a file that grows at its end;
+//! - `no-room`: here the writes are counted, not the syncs; nothing is written, and the call fails with `ENOSPC`.
 //!
 //! Each fault appends its action to the file `FAULTING_DISK_CONTROL` + `.fired`, so that a test can tell a fault
 //! that did no harm from one that never happened.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a preloaded library is told what to do through its environment"
+)]
 
-use std::ffi::{CStr, c_int};
+use std::collections::BTreeMap;
+use std::ffi::{CStr, c_int, c_void};
 use std::io::Write as _;
 use std::sync::Mutex;
 
 /// The real functions' type.
 type Sync = unsafe extern "C" fn(c_int) -> c_int;
+/// As above.
+type Write = unsafe extern "C" fn(c_int, *const c_void, usize, i64) -> isize;
 
 /// The line that is in force, and the syncs it has seen.
 static SEEN: Mutex<(String, u64)> = Mutex::new((String::new(), 0));
+
+/// The length of each file, by device and inode, at its last sync that was made.
+static SYNCED: Mutex<BTreeMap<(u64, u64), i64>> = Mutex::new(BTreeMap::new());
 
 /// What to do with one sync.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -36,6 +49,15 @@ enum Action {
     DoneButFailed,
     KillBefore,
     KillAfter,
+    PowerCut,
+    NoRoom,
+}
+
+/// The kinds of calls that are counted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Call {
+    Sync,
+    Write,
 }
 
 /// libc's `fsync`, with faults.
@@ -56,21 +78,51 @@ pub unsafe extern "C" fn fdatasync(fd: c_int) -> c_int {
     faulted(fd, c"fdatasync")
 }
 
+/// libc's `pwrite64`, with faults.
+///
+/// # Safety
+/// As `pwrite(2)`: `octets` points to `count` readable octets.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pwrite64(
+    fd: c_int,
+    octets: *const c_void,
+    count: usize,
+    offset: i64,
+) -> isize {
+    if decide(fd, Call::Write) != Action::Pass {
+        fired(Action::NoRoom);
+        return fail(libc::ENOSPC) as isize;
+    }
+    // SAFETY: the name is a C string; RTLD_NEXT finds libc's function, whose type is `Write`.
+    let symbol = unsafe { libc::dlsym(libc::RTLD_NEXT, c"pwrite64".as_ptr()) };
+    if symbol.is_null() {
+        return fail(libc::ENOSYS) as isize;
+    }
+    // SAFETY: as above.
+    let function: Write = unsafe { std::mem::transmute(symbol) };
+    // SAFETY: the caller's arguments, passed on unchanged.
+    unsafe { function(fd, octets, count, offset) }
+}
+
 /// Makes the real call, or the fault that the control file asks for.
 fn faulted(fd: c_int, name: &CStr) -> c_int {
-    let action = decide(fd);
+    let action = decide(fd, Call::Sync);
     if action != Action::Pass {
         fired(action);
     }
     match action {
         Action::Pass => real(fd, name),
         Action::Lost => fail(libc::EIO),
-        Action::Full => fail(libc::ENOSPC),
+        Action::Full | Action::NoRoom => fail(libc::ENOSPC),
         Action::DoneButFailed => {
             real(fd, name);
             fail(libc::EIO)
         }
         Action::KillBefore => die(),
+        Action::PowerCut => {
+            cut_back(fd);
+            die()
+        }
         Action::KillAfter => {
             real(fd, name);
             die()
@@ -87,8 +139,41 @@ fn real(fd: c_int, name: &CStr) -> c_int {
     }
     // SAFETY: as above.
     let function: Sync = unsafe { std::mem::transmute(symbol) };
+    let at = place_and_length(fd);
     // SAFETY: fsync and fdatasync accept any integer.
-    unsafe { function(fd) }
+    let made = unsafe { function(fd) };
+    if let (0, Some((place, length))) = (made, at) {
+        let mut synced = SYNCED
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        synced.insert(place, length);
+    }
+    made
+}
+
+/// The file's device, inode and length, before a sync: what is written meanwhile may not be part of it.
+fn place_and_length(fd: c_int) -> Option<((u64, u64), i64)> {
+    let mut stat = std::mem::MaybeUninit::<libc::stat>::uninit();
+    // SAFETY: there is room for the structure, and fstat accepts any integer.
+    let told = unsafe { libc::fstat(fd, stat.as_mut_ptr()) };
+    // SAFETY: fstat filled it when it says so.
+    (told == 0)
+        .then(|| unsafe { stat.assume_init() })
+        .map(|stat| ((stat.st_dev, stat.st_ino), stat.st_size))
+}
+
+/// Takes from a file what was written since its last sync.
+fn cut_back(fd: c_int) {
+    let synced = SYNCED
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let Some((place, present)) = place_and_length(fd) else {
+        return;
+    };
+    let length = synced.get(&place).copied();
+    // A file that was never synced holds nothing.
+    // SAFETY: ftruncate accepts any integers.
+    unsafe { libc::ftruncate(fd, length.unwrap_or(0).min(present)) };
 }
 
 /// Sets `errno` and says that the call failed.
@@ -107,8 +192,8 @@ fn die() -> c_int {
     }
 }
 
-/// Reads the control file and counts this sync against its line.
-fn decide(fd: c_int) -> Action {
+/// Reads the control file and counts this call against its line.
+fn decide(fd: c_int, call: Call) -> Action {
     let Some(control) = std::env::var_os("FAULTING_DISK_CONTROL") else {
         return Action::Pass;
     };
@@ -122,8 +207,13 @@ fn decide(fd: c_int) -> Action {
         Some("done-but-failed") => Action::DoneButFailed,
         Some("kill-before") => Action::KillBefore,
         Some("kill-after") => Action::KillAfter,
+        Some("power-cut") => Action::PowerCut,
+        Some("no-room") => Action::NoRoom,
         _ => return Action::Pass,
     };
+    if (action == Action::NoRoom) != (call == Call::Write) {
+        return Action::Pass;
+    }
     let mut number = || words.next().and_then(|word| word.parse::<u64>().ok());
     let (Some(skip), Some(count)) = (number(), number()) else {
         return Action::Pass;
@@ -160,6 +250,8 @@ fn fired(action: Action) {
         Action::DoneButFailed => b"done-but-failed\n",
         Action::KillBefore => b"kill-before\n",
         Action::KillAfter => b"kill-after\n",
+        Action::PowerCut => b"power-cut\n",
+        Action::NoRoom => b"no-room\n",
     };
     if let Ok(mut file) = std::fs::OpenOptions::new()
         .create(true)

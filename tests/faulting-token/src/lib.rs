@@ -29,6 +29,10 @@
 //! Commands with a count are used up one by one, atomically across threads and processes: the file is
 //! rewritten under a lock on `FILE.lock`, so that a worker that was killed by one does not pass it on to its
 //! successor. A failed count or a malformed command aborts the process: a test must not pass by accident.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a shared library is told what to do through its environment, and delays are what it is for"
+)]
 
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
