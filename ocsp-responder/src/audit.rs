@@ -390,7 +390,8 @@ impl Audit<'_> {
         Ok(self.tree.root() == self.head.root)
     }
 
-    /// Checks that every issuer that signed is bound to a key, and each bound one to its certificate.
+    /// Checks that every issuer that signed certificates or CRLs is bound to a key, and each bound one to its
+    /// certificate. A key that has signed self-tests and a request only waits for an offline root's answer.
     fn check_issuers(&mut self) -> Result<(), NotVerified> {
         for (_, record) in self.ledger.issuers() {
             if let (Some(first_use), None) = (record.first_use, record.bound) {

@@ -35,7 +35,7 @@ pub(super) struct IssuerRecord {
     pub subject: Option<Vec<u8>>,
     /// Its newest `issuer` entry, and the hash of the certificate there.
     pub bound: Option<(LeafIndex, [u8; 32])>,
-    /// Its first intent.
+    /// Its first intent of a certificate or CRL: what makes it more than a key that waits for its certificate.
     pub first_use: Option<LeafIndex>,
 }
 
@@ -244,7 +244,8 @@ impl Ledger {
         let tally = self.tally(id, subject.class());
         tally.intents += 1;
         tally.open += 1;
-        if let Some(record) = self.record_mut(id) {
+        let vouches = matches!(subject.class(), Class::Certificate | Class::Crl);
+        if let Some(record) = self.record_mut(id).filter(|_| vouches) {
             record.first_use.get_or_insert(index);
         }
         self.open.insert(

@@ -1,7 +1,8 @@
 //! Logs in which nothing is wrong.
 
+use base64ct::{Base64, Encoding as _};
 use certstatus::audit::{Agreement, Certificates, Erased, Named, Tally};
-use certstatus::log::Class;
+use certstatus::log::{Class, Subject};
 
 use crate::forge::{Details, Forge, audit, write};
 
@@ -131,4 +132,18 @@ fn an_erased_detail_is_counted_where_that_is_allowed() {
     published.details.fill(None);
     let report = published.audit_with(&options, Details::Given).unwrap();
     assert_eq!(report.details.unwrap().signatures_unverified, 10);
+}
+
+#[test]
+fn a_key_may_wait_for_its_certificate() {
+    let (mut forge, _) = Forge::standard();
+    let spki_der = Base64::encode_string(&forge.cas["device-1"].spki);
+    let data = serde_json::json!({ "issuer": "late", "spki_der": spki_der });
+    forge.event("key-generated", data);
+    forge.intent("late", Subject::SelfTest, b"Hallmark self-test".to_vec());
+    let report = forge.published().audit().unwrap();
+    assert_eq!(
+        report.issuers[&"late".parse().unwrap()].classes[&Class::SelfTest].open,
+        1
+    );
 }

@@ -178,14 +178,15 @@ fn crl_numbers_grow() {
 #[test]
 fn a_name_is_bound_to_one_key_before_it_signs() {
     leaf_case("the log never binds issuer late to a key", |forge| {
-        let tbs = b"Hallmark self-test".to_vec();
+        let tbs = forge.crl_tbs("device-1", 1, &[], "");
         if forge.cas.contains_key("device-1") {
             let spki = forge.cas["device-1"].spki.clone();
             let spki_der = Base64::encode_string(&spki);
             let data = serde_json::json!({ "issuer": "late", "spki_der": spki_der });
             forge.event("key-generated", data);
         }
-        forge.intent("late", Subject::SelfTest, tbs)
+        let (number, partition) = (1, 0);
+        forge.intent("late", Subject::Crl { number, partition }, tbs)
     });
     case(
         "issuer late signs before the log knows its key",
