@@ -8,7 +8,9 @@
 pub mod host;
 mod link;
 mod log_key;
-mod wire;
+/// Public for the fuzz targets only (`tests/fuzz/`).
+#[doc(hidden)]
+pub mod wire;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -248,6 +250,8 @@ impl HsmError {
 
 impl Hsm {
     /// Starts to connect to each token's host; returns at once, connections are made and kept in the background.
+    ///
+    /// Must be called within a tokio runtime, which the connections' tasks run on.
     #[must_use]
     pub fn open(tokens: &[Token]) -> Self {
         Self {

@@ -6,6 +6,8 @@
 //! signature is the caller's decision. Failure story: a lost connection fails what was written as
 //! `Maybe` and what was not as `No`, and the connection is made again until the daemon ends.
 
+mod connection;
+
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,14 +15,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use certstatus::signature::SignatureAlgorithm;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::{Instant, sleep, timeout};
 
+use self::connection::Lost;
 use super::host::queue_bounds;
-use super::wire::{self, Answer, Fault, TokenState, split_frame};
+use super::wire::{self, Answer, Fault, TokenState};
 use super::{HsmError, TokenHealth};
 use crate::config::Token;
 
@@ -33,14 +34,8 @@ const RECONNECT: (Duration, Duration) = (Duration::from_millis(20), Duration::fr
 /// Time for the host's first answer: a worker may have to be started for it.
 const WELCOME_PATIENCE: Duration = Duration::from_secs(10);
 
-/// How often a key that is missing or unfit is looked for again.
-const REOPEN_INTERVAL: Duration = Duration::from_secs(2);
-
 /// What the daemon waits beyond the host's own deadlines before it gives a connection up.
 const ANSWER_SLACK: Duration = Duration::from_secs(5);
-
-/// Octets that one read takes in at most.
-const READ_BYTES: usize = 64 * 1024;
 
 /// Latencies that the median is taken of.
 const LATENCIES: usize = 256;
@@ -151,7 +146,7 @@ impl Link {
             key_added: Notify::new(),
             figures: Mutex::default(),
         });
-        tokio::spawn(keep_connected(Arc::downgrade(&link)));
+        tokio::spawn(connection::keep_connected(Arc::downgrade(&link)));
         link
     }
 
@@ -236,8 +231,11 @@ impl Link {
     /// [`Fault`]; one call is at most one signature.
     pub async fn sign(&self, key: &Key, tbs: &[u8]) -> Result<Vec<u8>, Fault> {
         let receiver = self.request(self.sign_patience(), |octets, id, connection| {
+            // A host that said that its token is away is not asked: what it is sent while its worker ends
+            // would have to count as an attempt.
             let number = key
                 .number_on(connection)
+                .filter(|_| self.ready.load(Ordering::Acquire) == connection)
                 .ok_or_else(|| self.why_closed(key))?;
             wire::put_sign(octets, id, number, tbs);
             Ok(())
@@ -440,245 +438,9 @@ impl Key {
     }
 }
 
-//------ The connection ----
-
-/// Connects again and again until nobody uses the link any more.
-async fn keep_connected(link: Weak<Link>) {
-    let mut number = 0_u64;
-    let mut pause = RECONNECT.0;
-    loop {
-        let Some(alive) = link.upgrade() else {
-            return;
-        };
-        // 32 bits hold a connection every 20 ms for two years and more; 0 means none.
-        number = (number + 1).max(1) & u64::from(u32::MAX);
-        let lost = connect_once(&alive, number.max(1), &mut pause).await;
-        alive.disconnected(&lost);
-        drop(alive);
-        sleep(pause).await;
-        pause = (pause * 2).min(RECONNECT.1);
-    }
-}
-
-/// One connection, from its making to its end; returns why it ended.
-async fn connect_once(link: &Arc<Link>, number: u64, pause: &mut Duration) -> String {
-    let stream = match UnixStream::connect(&link.socket).await {
-        Ok(stream) => stream,
-        Err(error) => {
-            return format!(
-                "no token host listens on {}: {error}; start hallmark-token {}",
-                link.socket.display(),
-                link.name
-            );
-        }
-    };
-    let (mut reading, mut writing) = stream.into_split();
-    let mut hello = Vec::new();
-    wire::put_hello(&mut hello);
-    if let Err(error) = writing.write_all(&hello).await {
-        return format!(
-            "the token host refuses the connection: {error}; is this user in daemon_uids?"
-        );
-    }
-    let mut inbox = Inbox::new();
-    match timeout(WELCOME_PATIENCE, inbox.next(&mut reading)).await {
-        Ok(Ok(Answer::Welcome)) => {}
-        Ok(Ok(_)) => return "what listens there is no token host".to_owned(),
-        Ok(Err(lost)) => return lost,
-        Err(_) => return "the token host does not answer".to_owned(),
-    }
-    *pause = RECONNECT.0;
-    {
-        let mut outbox = lock(&link.outbox);
-        outbox.connection = number;
-        outbox.octets.clear();
-    }
-    tokio::select! {
-        lost = read_answers(link, number, &mut inbox, &mut reading) => lost,
-        lost = write_requests(link, &mut writing) => lost,
-        lost = watch_deadlines(link) => lost,
-        () = keep_keys_open(link, number) => "the daemon is ending".to_owned(),
-        () = unused(link) => "the daemon is ending".to_owned(),
-    }
-}
-
-/// Waits until this task alone holds the link.
-async fn unused(link: &Arc<Link>) {
-    while Arc::strong_count(link) > 1 {
-        sleep(REOPEN_INTERVAL).await;
-    }
-}
-
-/// Received octets, taken apart into answers.
-struct Inbox {
-    /// The buffer.
-    octets: Vec<u8>,
-    /// Octets in it that are used up.
-    used: usize,
-    /// Octets in it that were received.
-    filled: usize,
-}
-
-impl Inbox {
-    /// An empty one.
-    fn new() -> Self {
-        Self {
-            octets: vec![0; READ_BYTES],
-            used: 0,
-            filled: 0,
-        }
-    }
-
-    /// The next answer among the octets at hand.
-    fn at_hand(&mut self) -> Result<Option<Answer>, String> {
-        let octets = self.octets.get(self.used..self.filled).unwrap_or_default();
-        let split = split_frame(octets).map_err(|fault| fault.to_string())?;
-        let Some((kind, body, length)) = split else {
-            return Ok(None);
-        };
-        let answer = Answer::parse(kind, body).map_err(|fault| fault.to_string())?;
-        self.used += length;
-        Ok(Some(answer))
-    }
-
-    /// Reads more octets.
-    async fn fill(&mut self, reading: &mut OwnedReadHalf) -> Result<(), String> {
-        self.octets.copy_within(self.used..self.filled, 0);
-        self.filled -= self.used;
-        self.used = 0;
-        if self.filled == self.octets.len() {
-            // A long frame; its length was bounded when it was looked at.
-            self.octets.resize(self.octets.len() * 2, 0);
-        }
-        let room = self.octets.get_mut(self.filled..).unwrap_or_default();
-        match reading.read(room).await {
-            Ok(0) => Err("the token host's worker ended; it is started again".to_owned()),
-            Ok(count) => {
-                self.filled += count;
-                Ok(())
-            }
-            Err(error) => Err(format!("the connection to the token host broke: {error}")),
-        }
-    }
-
-    /// Waits for the next answer.
-    async fn next(&mut self, reading: &mut OwnedReadHalf) -> Result<Answer, String> {
-        loop {
-            if let Some(answer) = self.at_hand()? {
-                return Ok(answer);
-            }
-            self.fill(reading).await?;
-        }
-    }
-}
-
-/// Hands answers out until the connection ends.
-async fn read_answers(
-    link: &Link,
-    number: u64,
-    inbox: &mut Inbox,
-    reading: &mut OwnedReadHalf,
-) -> String {
-    let mut batch = Vec::new();
-    loop {
-        loop {
-            match inbox.at_hand() {
-                Ok(Some(answer)) => batch.push(answer),
-                Ok(None) => break,
-                Err(lost) => return lost,
-            }
-        }
-        link.deliver(number, &mut batch);
-        if let Err(lost) = inbox.fill(reading).await {
-            return lost;
-        }
-    }
-}
-
-/// Writes requests until the connection ends.
-async fn write_requests(link: &Link, writing: &mut OwnedWriteHalf) -> String {
-    let mut octets = Vec::new();
-    loop {
-        link.written.notified().await;
-        // Lets the tasks that are ready now make their requests too: one system call for all of them.
-        tokio::task::yield_now().await;
-        {
-            let mut outbox = lock(&link.outbox);
-            octets.clear();
-            std::mem::swap(&mut octets, &mut outbox.octets);
-            outbox.unwritten.clear();
-        }
-        if let Err(error) = writing.write_all(&octets).await {
-            return format!("the connection to the token host broke: {error}");
-        }
-        if octets.capacity() > 2 * READ_BYTES {
-            // A CRL went through; its room is not kept.
-            octets = Vec::new();
-        }
-    }
-}
-
-/// Ends a connection whose host owes an answer for longer than its own deadlines allow.
-async fn watch_deadlines(link: &Link) -> String {
-    loop {
-        sleep(Duration::from_millis(500)).await;
-        let now = Instant::now();
-        let mut outbox = lock(&link.outbox);
-        let late: Vec<u32> = outbox
-            .pending
-            .iter()
-            .filter(|(_, pending)| pending.until < now)
-            .map(|(id, _)| *id)
-            .collect();
-        if !late.is_empty() {
-            for id in late {
-                if let Some(pending) = outbox.pending.remove(&id) {
-                    // Whoever asked may have gone.
-                    let _ = pending.answer.send(Err(Fault::Deadline));
-                }
-            }
-            return "the token host owes an answer for too long".to_owned();
-        }
-    }
-}
-
-/// Opens every held key on this connection as soon as the token is ready, and new ones as they come.
-async fn keep_keys_open(link: &Link, connection: u64) {
-    let mut state = link.state.subscribe();
-    loop {
-        // The link holds the sender, so that waiting cannot fail.
-        if state
-            .wait_for(|state| *state == TokenState::Ready)
-            .await
-            .is_err()
-        {
-            return;
-        }
-        for key in link.held_keys() {
-            if key.number_on(connection).is_some() {
-                continue;
-            }
-            let answer = link
-                .ask(link.sign_patience(), |octets, id| {
-                    wire::put_open_key(octets, id, &key.label, key.algorithm, &key.spki_sha256);
-                })
-                .await;
-            match answer {
-                Ok(Answer::Opened {
-                    key: number, spki, ..
-                }) => key.opened_on(connection, number, spki),
-                Ok(_) => {}
-                Err(fault) => {
-                    key.opened.send_replace(Opened::Failed(fault));
-                }
-            }
-        }
-        // Again when a key was added, and now and then for those that failed.
-        let _ = timeout(REOPEN_INTERVAL, link.key_added.notified()).await;
-    }
-}
-
 impl Link {
+    //------ What the connection's tasks bring ----
+
     /// Hands a batch of answers to those who wait for them.
     fn deliver(&self, connection: u64, batch: &mut Vec<Answer>) {
         if batch.is_empty() {
@@ -688,6 +450,7 @@ impl Link {
         let mut outbox = lock(&self.outbox);
         let mut signed = Vec::new();
         let mut states = Vec::new();
+        let mut ready = Vec::with_capacity(batch.len());
         for answer in batch.drain(..) {
             let (id, result) = match answer {
                 Answer::State(state) => {
@@ -709,26 +472,46 @@ impl Link {
             };
             // A second answer, after a deadline was answered for it, finds nobody.
             if let Some(pending) = outbox.pending.remove(&id) {
-                // Whoever asked may have gone.
-                let _ = pending.answer.send(result);
+                ready.push((pending.answer, result));
             }
         }
         drop(outbox);
+        // Counted before anybody can see it done.
+        lock(&self.figures).add(&signed);
+        // A failure that comes with a new state is seen with it.
         for state in states {
-            let ready = if state == TokenState::Ready {
-                connection
-            } else {
-                0
+            let usable_on = match state {
+                TokenState::Ready => connection,
+                _ => 0,
             };
-            self.ready.store(ready, Ordering::Release);
+            self.ready.store(usable_on, Ordering::Release);
             self.state.send_replace(state);
         }
-        lock(&self.figures).add(&signed);
+        for (waiting, result) in ready {
+            // Whoever asked may have gone.
+            let _ = waiting.send(result);
+        }
+    }
+
+    /// Why a worker ends before it says a word: it ends anyway, or the host does not take this user.
+    fn lost_before_welcome(&self) -> Lost {
+        if matches!(*self.state.borrow(), TokenState::Starting) {
+            Lost::because(connection::REFUSED)
+        } else {
+            Lost::Worker
+        }
     }
 
     /// Fails what is in flight.
-    fn disconnected(&self, lost: &str) {
+    fn disconnected(&self, lost: &Lost) {
         self.ready.store(0, Ordering::Release);
+        let lost = match (lost, &*self.state.borrow()) {
+            (Lost::Because(cause), _) => cause.clone(),
+            // Its own last word is worth more than that it ended.
+            (Lost::Worker, TokenState::Unavailable(cause)) => cause.clone(),
+            (Lost::Worker, _) => "the token host's worker ended; it is started again".to_owned(),
+        };
+        let lost = lost.as_str();
         let mut outbox = lock(&self.outbox);
         outbox.connection = 0;
         outbox.octets = Vec::new();

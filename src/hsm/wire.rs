@@ -8,6 +8,8 @@
 //! A frame is a length (4 octets, big-endian, of what follows), a kind (1 octet) and a body. Numbers are
 //! big-endian; texts and octet strings carry their length before them, but for the last one of a body.
 
+mod answer;
+
 use std::collections::BTreeMap;
 
 use certstatus::signature::SignatureAlgorithm;
@@ -285,11 +287,22 @@ impl TokenState {
 
 //------ Framing ----
 
-/// Takes the first whole frame off `octets`: its kind, its body, and the octets that it took with its length.
+/// A whole frame at the front of received octets.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Frame<'a> {
+    /// What it says.
+    pub kind: u8,
+    /// The rest of it.
+    pub body: &'a [u8],
+    /// The octets that it took, with its length field.
+    pub length: usize,
+}
+
+/// The first frame of `octets`; none if it is not whole yet.
 ///
 /// # Errors
 /// [`WireFault::Length`]: cut the peer off.
-pub fn split_frame(octets: &[u8]) -> Result<Option<(u8, &[u8], usize)>, WireFault> {
+pub fn split_frame(octets: &[u8]) -> Result<Option<Frame<'_>>, WireFault> {
     let Some((length, rest)) = octets.split_first_chunk::<LENGTH_BYTES>() else {
         return Ok(None);
     };
@@ -300,7 +313,11 @@ pub fn split_frame(octets: &[u8]) -> Result<Option<(u8, &[u8], usize)>, WireFaul
     Ok(rest
         .get(..length)
         .and_then(<[u8]>::split_first)
-        .map(|(kind, body)| (*kind, body, LENGTH_BYTES + length)))
+        .map(|(kind, body)| Frame {
+            kind: *kind,
+            body,
+            length: LENGTH_BYTES + length,
+        }))
 }
 
 /// Appends one frame, whose body `write` appends.
@@ -400,11 +417,17 @@ impl<'a> Body<'a> {
 
 //------ Requests ----
 
+/// The kind of `Hello`.
 const HELLO: u8 = 1;
+/// The kind of `OpenKey`.
 const OPEN_KEY: u8 = 2;
+/// The kind of `Sign`.
 const SIGN: u8 = 3;
+/// The kind of `More`.
 const MORE: u8 = 4;
+/// The kind of `Generate`.
 const GENERATE: u8 = 5;
+/// The kind of `TakeOver`.
 const TAKE_OVER: u8 = 6;
 
 /// Appends `Hello`.
@@ -581,217 +604,6 @@ const fn algorithm_of(code: u8) -> Result<KeyAlgorithm, WireFault> {
         5 => KeyAlgorithm::Rsa3072Pss,
         6 => KeyAlgorithm::Rsa4096Pss,
         7 => KeyAlgorithm::Ed25519,
-        _ => return Err(WireFault::Body),
-    })
-}
-
-//------ Answers ----
-
-const WELCOME: u8 = 129;
-const STATE: u8 = 130;
-const OPENED: u8 = 131;
-const SIGNATURE: u8 = 132;
-const GENERATED: u8 = 133;
-const STILL_RUNNING: u8 = 134;
-const FAILED: u8 = 135;
-
-impl Answer {
-    /// Appends this answer as a frame.
-    pub fn put(&self, out: &mut Vec<u8>) {
-        match self {
-            Self::Welcome => frame(out, WELCOME, |out| {
-                out.extend_from_slice(MAGIC);
-                out.extend_from_slice(&PROTOCOL.to_be_bytes());
-            }),
-            Self::State(state) => frame(out, STATE, |out| put_state(out, state)),
-            Self::Opened { id, key, spki } => frame(out, OPENED, |out| {
-                out.extend_from_slice(&id.to_be_bytes());
-                out.extend_from_slice(&key.to_be_bytes());
-                out.extend_from_slice(spki);
-            }),
-            Self::Signature { id, signature } => frame(out, SIGNATURE, |out| {
-                out.extend_from_slice(&id.to_be_bytes());
-                out.extend_from_slice(signature);
-            }),
-            Self::Generated {
-                id,
-                spki,
-                attributes,
-            } => frame(out, GENERATED, |out| {
-                out.extend_from_slice(&id.to_be_bytes());
-                put_octets(out, spki);
-                let count = attributes.len().min(ATTRIBUTES_MAX);
-                out.extend_from_slice(&u16::try_from(count).unwrap_or(0).to_be_bytes());
-                for (name, value) in attributes.iter().take(count) {
-                    put_text(out, name);
-                    put_text(out, value);
-                }
-            }),
-            Self::StillRunning { id, jobs } => frame(out, STILL_RUNNING, |out| {
-                out.extend_from_slice(&id.to_be_bytes());
-                out.extend_from_slice(&jobs.to_be_bytes());
-            }),
-            Self::Failed { id, fault } => frame(out, FAILED, |out| {
-                out.extend_from_slice(&id.to_be_bytes());
-                put_fault(out, fault);
-            }),
-        }
-    }
-
-    /// Reads an answer from its frame's kind and body.
-    ///
-    /// # Errors
-    /// [`WireFault`]: cut the peer off.
-    pub fn parse(kind: u8, body: &[u8]) -> Result<Self, WireFault> {
-        let mut body = Body(body);
-        let answer = match kind {
-            WELCOME => {
-                if &body.array::<8>()? != MAGIC {
-                    return Err(WireFault::Body);
-                }
-                match body.short()? {
-                    PROTOCOL => Self::Welcome,
-                    other => return Err(WireFault::Version(other)),
-                }
-            }
-            STATE => Self::State(state_of(&mut body)?),
-            OPENED => Self::Opened {
-                id: body.number()?,
-                key: body.number()?,
-                spki: body.rest().to_vec(),
-            },
-            SIGNATURE => Self::Signature {
-                id: body.number()?,
-                signature: body.rest().to_vec(),
-            },
-            GENERATED => Self::Generated {
-                id: body.number()?,
-                spki: body.octets()?.to_vec(),
-                attributes: attributes_of(&mut body)?,
-            },
-            STILL_RUNNING => Self::StillRunning {
-                id: body.number()?,
-                jobs: body.number()?,
-            },
-            FAILED => Self::Failed {
-                id: body.number()?,
-                fault: fault_of(&mut body)?,
-            },
-            other => return Err(WireFault::Kind(other)),
-        };
-        body.end(answer)
-    }
-}
-
-/// Appends a state.
-fn put_state(out: &mut Vec<u8>, state: &TokenState) {
-    match state {
-        TokenState::Starting => out.push(0),
-        TokenState::Ready => out.push(1),
-        TokenState::PinRejected => out.push(2),
-        TokenState::PinLocked => out.push(3),
-        TokenState::Unavailable(cause) => {
-            out.push(4);
-            put_text(out, cause);
-        }
-    }
-}
-
-/// Reads a state.
-fn state_of(body: &mut Body<'_>) -> Result<TokenState, WireFault> {
-    Ok(match body.octet()? {
-        0 => TokenState::Starting,
-        1 => TokenState::Ready,
-        2 => TokenState::PinRejected,
-        3 => TokenState::PinLocked,
-        4 => TokenState::Unavailable(body.text()?.to_owned()),
-        _ => return Err(WireFault::Body),
-    })
-}
-
-/// Reads attributes by name; a name twice is refused.
-fn attributes_of(body: &mut Body<'_>) -> Result<BTreeMap<String, String>, WireFault> {
-    let count = usize::from(body.short()?);
-    if count > ATTRIBUTES_MAX {
-        return Err(WireFault::Body);
-    }
-    let mut attributes = BTreeMap::new();
-    for _ in 0..count {
-        let name = body.text()?.to_owned();
-        let value = body.text()?.to_owned();
-        if attributes.insert(name, value).is_some() {
-            return Err(WireFault::Body);
-        }
-    }
-    Ok(attributes)
-}
-
-/// The code of how far a request got.
-const fn reached_code(reached: Reached) -> u8 {
-    match reached {
-        Reached::No => 0,
-        Reached::Maybe => 1,
-    }
-}
-
-/// How far a request got, from its code.
-const fn reached_of(code: u8) -> Result<Reached, WireFault> {
-    match code {
-        0 => Ok(Reached::No),
-        1 => Ok(Reached::Maybe),
-        _ => Err(WireFault::Body),
-    }
-}
-
-/// Appends a fault.
-fn put_fault(out: &mut Vec<u8>, fault: &Fault) {
-    match fault {
-        Fault::Busy => out.push(0),
-        Fault::Unavailable { cause, reached } => {
-            out.extend_from_slice(&[1, reached_code(*reached)]);
-            put_text(out, cause);
-        }
-        Fault::PinRejected => out.push(2),
-        Fault::PinLocked => out.push(3),
-        Fault::KeyMissing => out.push(4),
-        Fault::KeyAmbiguous { count } => {
-            out.push(5);
-            out.extend_from_slice(&count.to_be_bytes());
-        }
-        Fault::KeyUnfit { problem } => {
-            out.push(6);
-            put_text(out, problem);
-        }
-        Fault::Refused { cause, reached } => {
-            out.extend_from_slice(&[7, reached_code(*reached)]);
-            put_text(out, cause);
-        }
-        Fault::Deadline => out.push(8),
-    }
-}
-
-/// Reads a fault.
-fn fault_of(body: &mut Body<'_>) -> Result<Fault, WireFault> {
-    Ok(match body.octet()? {
-        0 => Fault::Busy,
-        1 => Fault::Unavailable {
-            reached: reached_of(body.octet()?)?,
-            cause: body.text()?.to_owned(),
-        },
-        2 => Fault::PinRejected,
-        3 => Fault::PinLocked,
-        4 => Fault::KeyMissing,
-        5 => Fault::KeyAmbiguous {
-            count: body.number()?,
-        },
-        6 => Fault::KeyUnfit {
-            problem: body.text()?.to_owned(),
-        },
-        7 => Fault::Refused {
-            reached: reached_of(body.octet()?)?,
-            cause: body.text()?.to_owned(),
-        },
-        8 => Fault::Deadline,
         _ => return Err(WireFault::Body),
     })
 }

@@ -126,7 +126,7 @@ impl Connection {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hsm::wire::split_frame;
+    use crate::hsm::wire::{Frame, split_frame};
     use std::io::Read as _;
     use std::sync::Arc;
 
@@ -152,7 +152,7 @@ mod tests {
             theirs.read_to_end(&mut octets).unwrap();
             let mut rest = octets.as_slice();
             let mut count = 0;
-            while let Some((kind, body, length)) = split_frame(rest).unwrap() {
+            while let Some(Frame { kind, body, length }) = split_frame(rest).unwrap() {
                 assert!(matches!(
                     Answer::parse(kind, body).unwrap(),
                     Answer::Signature { .. }

@@ -30,10 +30,13 @@ const RSA_IDENTIFIER: &[u8] = &[
 /// DER of the AlgorithmIdentifier of Ed25519 keys.
 const ED25519_IDENTIFIER: &[u8] = &[0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70];
 
-/// DER tags.
+/// DER tag of INTEGER.
 const INTEGER: u8 = 0x02;
+/// DER tag of BIT STRING.
 const BIT_STRING: u8 = 0x03;
+/// DER tag of OCTET STRING.
 const OCTET_STRING: u8 = 0x04;
+/// DER tag of SEQUENCE.
 const SEQUENCE: u8 = 0x30;
 
 /// The digests that CA keys sign with.

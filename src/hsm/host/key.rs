@@ -66,7 +66,7 @@ impl Wanted {
     /// Finds the one key, checks its attributes, chooses its mechanism.
     ///
     /// # Errors
-    /// [`Judged`] with `KeyMissing`, `KeyAmbiguous`, `KeyUnfit`, `Refused`, or what the token said.
+    /// [`Judged`] with `KeyMissing`, `KeyAmbiguous`, `KeyUnfit` (also for another public key), `Refused`, or what the token said.
     pub fn open(&self, session: &Session, offered: &[MechanismType]) -> Result<OpenKey, Judged> {
         let labelled = session
             .find_objects(&[
@@ -88,7 +88,13 @@ impl Wanted {
         let public = public_keys(session, handle, &self.label)?
             .into_iter()
             .find(|key| key.sha256() == self.spki_sha256)
-            .ok_or_else(|| refused(Fault::KeyMissing))?;
+            .ok_or_else(|| {
+                refused(Fault::KeyUnfit {
+                    problem:
+                        "its public key is not the pinned one: it is another key of this label"
+                            .to_owned(),
+                })
+            })?;
         Attributes::read(session, handle)?.check()?;
         let plan = Plan::choose(self.algorithm, public.kind(), offered).map_err(refused)?;
         Ok(OpenKey {
@@ -214,16 +220,8 @@ impl Attributes {
 
     /// Whether these are a CA key's attributes.
     fn check(&self) -> Result<(), Judged> {
-        for name in ["CKA_TOKEN", "CKA_PRIVATE", "CKA_SENSITIVE", "CKA_SIGN"] {
+        for name in ["CKA_TOKEN", "CKA_PRIVATE", "CKA_SENSITIVE"] {
             self.want(name, Wants::True)?;
-        }
-        for name in [
-            "CKA_SIGN_RECOVER",
-            "CKA_DECRYPT",
-            "CKA_UNWRAP",
-            "CKA_DERIVE",
-        ] {
-            self.want(name, Wants::False)?;
         }
         if self.get("CKA_EXTRACTABLE")? {
             // Declared by the ceremony, so that the key can be cloned to a backup token.
@@ -234,6 +232,15 @@ impl Attributes {
         // A clone on a backup token came in by unwrapping: there the token cannot vouch for its past.
         if self.get("CKA_LOCAL")? {
             self.want("CKA_ALWAYS_SENSITIVE", Wants::True)?;
+        }
+        self.want("CKA_SIGN", Wants::True)?;
+        for name in [
+            "CKA_SIGN_RECOVER",
+            "CKA_DECRYPT",
+            "CKA_UNWRAP",
+            "CKA_DERIVE",
+        ] {
+            self.want(name, Wants::False)?;
         }
         // Older tokens do not know this attribute, and then mean false (PKCS#11 3.1, 4.9).
         match self.0.get("CKA_ALWAYS_AUTHENTICATE") {

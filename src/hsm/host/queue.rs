@@ -172,7 +172,14 @@ impl Queue {
             if state.closed.is_some() {
                 return Next::Closed;
             }
-            if let Some(job) = self.start(&mut state, session) {
+            let (job, expired) = self.start(&mut state, session);
+            if !expired.is_empty() {
+                // Not under the lock: a peer may be slow to read.
+                drop(state);
+                refuse(expired);
+                state = self.lock();
+            }
+            if let Some(job) = job {
                 return Next::Job(job);
             }
             let left = until.saturating_sub(self.clock.read());
@@ -198,7 +205,10 @@ impl Queue {
         if state.closed.is_some() {
             return None;
         }
-        self.start(&mut state, session)
+        let (job, expired) = self.start(&mut state, session);
+        drop(state);
+        refuse(expired);
+        job
     }
 
     /// Ends the session's job; it takes no other.
@@ -206,13 +216,14 @@ impl Queue {
         self.lock().finish(session);
     }
 
-    /// Starts the oldest job that may still start.
-    fn start(&self, state: &mut State, session: usize) -> Option<Job> {
+    /// Starts the oldest job that may still start; returns those that waited too long beside it.
+    fn start(&self, state: &mut State, session: usize) -> (Option<Job>, Vec<Job>) {
         let now = self.clock.read();
+        let mut expired = Vec::new();
         while let Some((since, job)) = state.waiting.pop_front() {
             state.octets -= job.work.octets();
             if now.saturating_sub(since) > WAIT_MAX {
-                job.connection.fail(job.id, Fault::Busy);
+                expired.push(job);
                 continue;
             }
             let limit = match job.work {
@@ -221,9 +232,9 @@ impl Queue {
             };
             let asked = Some((Arc::clone(&job.connection), job.id));
             self.enter(state, session, asked, limit);
-            return Some(job);
+            return (Some(job), expired);
         }
-        None
+        (None, expired)
     }
 
     /// Enters in the account what a session works on.
@@ -300,6 +311,13 @@ impl Queue {
             })
             .collect();
         (late, worst)
+    }
+}
+
+/// Answers jobs that waited too long.
+fn refuse(expired: Vec<Job>) {
+    for job in expired {
+        job.connection.fail(job.id, Fault::Busy);
     }
 }
 

@@ -4,7 +4,6 @@
 //! that only configured users are heard, that a connection's jobs end with it, and bounds on all that a peer
 //! can make it hold. Failure story: a peer that breaks the protocol is cut off and the reason logged.
 
-use std::collections::{HashMap, HashSet};
 use std::io::Read as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,7 +15,8 @@ use super::connection::Connection;
 use super::key::{NewKey, OpenKey, Wanted};
 use super::queue::{Job, Queue, Work};
 use crate::hsm::wire::{
-    Answer, Fault, PART_BYTES_MAX, Request, TBS_BYTES_MAX, TokenState, WireFault, split_frame,
+    Answer, Fault, Frame, PART_BYTES_MAX, Request, TBS_BYTES_MAX, TokenState, WireFault,
+    split_frame,
 };
 
 /// Connections at a time: a daemon, its successor, a ceremony, and some that are being made anew.
@@ -24,9 +24,6 @@ const CONNECTIONS_MAX: usize = 16;
 
 /// Keys that a worker holds open.
 const KEYS_MAX: usize = 1024;
-
-/// Long TBSs that one connection sends at a time.
-const ASSEMBLIES_MAX: usize = 2;
 
 /// Time for the first frame.
 const HELLO_PATIENCE: Duration = Duration::from_secs(5);
@@ -196,8 +193,8 @@ fn read_all(shared: &Arc<Shared>, connection: &Arc<Connection>) -> Result<(), Wi
         shared,
         connection,
         greeted: false,
-        assemblies: HashMap::new(),
-        dropped: HashSet::new(),
+        assembly: None,
+        dropped: None,
         jobs: Vec::new(),
     };
     let mut stream = connection.stream();
@@ -241,16 +238,18 @@ struct Reader<'a> {
     connection: &'a Arc<Connection>,
     /// `Hello` came.
     greeted: bool,
-    /// TBSs that are not whole yet, by request.
-    assemblies: HashMap<u32, Assembly>,
-    /// Requests that were refused while parts of their TBS were still to come.
-    dropped: HashSet<u32>,
+    /// The TBS that is not whole yet; its parts follow one another.
+    assembly: Option<Assembly>,
+    /// The request that was refused while parts of its TBS were still to come.
+    dropped: Option<u32>,
     /// Jobs of the octets at hand.
     jobs: Vec<Job>,
 }
 
 /// A TBS that is not whole yet.
 struct Assembly {
+    /// The request's number.
+    id: u32,
     /// The key's number.
     key: u32,
     /// The whole length in octets.
@@ -263,7 +262,8 @@ impl Reader<'_> {
     /// Takes all whole frames and hands their jobs over at once; returns the octets used.
     fn take(&mut self, octets: &[u8]) -> Result<usize, WireFault> {
         let mut used = 0;
-        while let Some((kind, body, length)) = split_frame(octets.get(used..).unwrap_or_default())?
+        while let Some(Frame { kind, body, length }) =
+            split_frame(octets.get(used..).unwrap_or_default())?
         {
             self.hear(Request::parse(kind, body)?, kind)?;
             used += length;
@@ -356,6 +356,9 @@ impl Reader<'_> {
     /// The first part of a TBS, most often all of it.
     fn begin(&mut self, id: u32, key: u32, total: u32, part: &[u8]) -> Result<(), WireFault> {
         let total = usize::try_from(total).map_err(|_| WireFault::Body)?;
+        if self.assembly.is_some() {
+            return Err(WireFault::Body);
+        }
         if part.len() == total {
             self.sign(id, key, part.to_vec());
             return Ok(());
@@ -363,34 +366,30 @@ impl Reader<'_> {
         if part.len() > total || part.len() != PART_BYTES_MAX {
             return Err(WireFault::Body);
         }
-        if total > TBS_BYTES_MAX || self.assemblies.len() >= ASSEMBLIES_MAX {
-            self.dropped.insert(id);
-            let fault = if total > TBS_BYTES_MAX {
+        if total > TBS_BYTES_MAX {
+            self.dropped = Some(id);
+            self.refuse(
+                id,
                 Fault::refused(format!(
                     "a TBS of {total} octets; at most {TBS_BYTES_MAX} are signed"
-                ))
-            } else {
-                Fault::Busy
-            };
-            self.refuse(id, fault);
+                )),
+            );
             return Ok(());
         }
-        self.assemblies.insert(
+        self.assembly = Some(Assembly {
             id,
-            Assembly {
-                key,
-                total,
-                tbs: part.to_vec(),
-            },
-        );
+            key,
+            total,
+            tbs: part.to_vec(),
+        });
         Ok(())
     }
 
     /// A further part of a TBS.
     fn continue_with(&mut self, id: u32, part: &[u8]) -> Result<(), WireFault> {
-        let Some(assembly) = self.assemblies.get_mut(&id) else {
+        let Some(mut assembly) = self.assembly.take().filter(|assembly| assembly.id == id) else {
             // Parts of a request that was refused are still on their way; others are strange.
-            return if self.dropped.contains(&id) {
+            return if self.dropped == Some(id) {
                 Ok(())
             } else {
                 Err(WireFault::Body)
@@ -400,10 +399,10 @@ impl Reader<'_> {
             return Err(WireFault::Body);
         }
         assembly.tbs.extend_from_slice(part);
-        if assembly.tbs.len() == assembly.total
-            && let Some(whole) = self.assemblies.remove(&id)
-        {
-            self.sign(id, whole.key, whole.tbs);
+        if assembly.tbs.len() == assembly.total {
+            self.sign(id, assembly.key, assembly.tbs);
+        } else {
+            self.assembly = Some(assembly);
         }
         Ok(())
     }
@@ -434,3 +433,6 @@ impl Reader<'_> {
         });
     }
 }
+
+#[cfg(test)]
+mod tests;

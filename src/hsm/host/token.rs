@@ -185,10 +185,7 @@ impl Found {
         }
         if let Some(tries) = memory.tries_used_up() {
             return Err(NotLoggedIn {
-                state: TokenState::Unavailable(format!(
-                    "C_Login failed {tries} times without saying why; it is not tried again, as each \
-                     try may count as a wrong PIN: check the token, then restart the token host"
-                )),
+                state: TokenState::Unavailable(given_up(tries)),
                 memory,
             });
         }
@@ -248,11 +245,26 @@ fn rejected(error: &Error, memory: Memory) -> NotLoggedIn {
             memory: Memory::PinLocked,
         },
         // Some tokens report a wrong PIN as a general error, so this counts as a try.
-        Verdict::Busy | Verdict::Leave | Verdict::Refused => NotLoggedIn {
-            state: TokenState::Unavailable(cause(error)),
-            memory: memory.after_unclear_login(),
-        },
+        Verdict::Busy | Verdict::Leave | Verdict::Refused => {
+            let memory = memory.after_unclear_login();
+            let cause = cause(error);
+            NotLoggedIn {
+                state: TokenState::Unavailable(match memory.tries_used_up() {
+                    Some(tries) => format!("{cause}; {}", given_up(tries)),
+                    None => cause,
+                }),
+                memory,
+            }
+        }
     }
+}
+
+/// Why C_Login is not called any more.
+fn given_up(tries: u8) -> String {
+    format!(
+        "C_Login failed {tries} times without saying why; it is not tried again, as each try may count as \
+         a wrong PIN: check the token, then restart the token host"
+    )
 }
 
 /// Reads the PIN: the file's octets but for one newline at the end.

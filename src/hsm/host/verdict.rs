@@ -87,8 +87,8 @@ const fn reached(function: Function) -> Reached {
 }
 
 /// A return code's name and what to do about it; PKCS#11 3.1, section 5.1, says what each means.
+#[allow(clippy::too_many_lines, reason = "one line a code; the point is that they stand together")]
 #[rustfmt::skip]
-#[expect(clippy::too_many_lines, reason = "one line a code, and the point is that they stand together")]
 fn weigh(code: RvError) -> (Cow<'static, str>, Verdict) {
     use Verdict::{Busy, Leave, PinLocked, PinRejected, Refused};
     let (name, verdict) = match code {

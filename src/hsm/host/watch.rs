@@ -12,7 +12,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use super::HostError;
 use super::args::Args;
@@ -56,10 +56,11 @@ async fn watch(args: &Args, place: &Place) -> Result<(), HostError> {
     let mut stop = Stop::new()?;
     let mut memory = args.memory;
     let mut pause = PAUSE_MIN;
+    let mut told = String::new();
     tracing::info!("serving");
     loop {
         let mut worker = Worker::start(args, place, memory)?;
-        let ended = worker.watch(&mut memory, &mut stop).await;
+        let ended = worker.watch(&mut memory, &mut told, &mut stop).await;
         worker.end().await?;
         match ended {
             Ended::Stopped => {
@@ -109,6 +110,17 @@ struct Worker {
     child: Child,
     /// Its beats.
     beats: Lines<BufReader<UnixStream>>,
+    /// Whether its end has a reason in the log: one that it gave, or that the host kills it.
+    end: End,
+}
+
+/// Whether a worker's end has a reason in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// Not yet: a crash, if it ends now.
+    Unexplained,
+    /// It has.
+    Explained,
 }
 
 impl Worker {
@@ -136,20 +148,30 @@ impl Worker {
         }
         let child = command.spawn().map_err(failed)?;
         let beats = BufReader::new(UnixStream::from_std(ours).map_err(failed)?).lines();
-        Ok(Self { child, beats })
+        Ok(Self {
+            child,
+            beats,
+            end: End::Unexplained,
+        })
     }
 
     /// Listens until the worker ends, must be ended, or the host is to stop.
-    async fn watch(&mut self, memory: &mut Memory, stop: &mut Stop) -> Ended {
+    ///
+    /// `told` is the last reason in the log: a token that is absent for a weekend is one line, not 50,000.
+    async fn watch(&mut self, memory: &mut Memory, told: &mut String, stop: &mut Stop) -> Ended {
         let mut ready = Ended::BeforeReady;
         loop {
             let line = tokio::select! {
                 line = timeout(SILENCE_MAX, self.beats.next_line()) => line,
-                () = stop.asked() => return Ended::Stopped,
+                () = stop.asked() => {
+                    self.end = End::Explained;
+                    return Ended::Stopped;
+                }
             };
             let beat = match line {
                 // Deadlock, a stopped process, or a library that blocks every thread.
                 Err(_) => {
+                    self.end = End::Explained;
                     tracing::error!(
                         "the worker gave no sign of life for {SILENCE_MAX:?}; it is killed"
                     );
@@ -161,12 +183,22 @@ impl Worker {
             };
             match beat {
                 Some(Beat::Alive { overdue }) if overdue > OVERDUE_MAX => {
+                    self.end = End::Explained;
                     tracing::error!("a call of the PKCS#11 library hangs; the worker is killed");
                     return ready;
                 }
-                Some(Beat::Remember(told)) => *memory = told,
-                Some(Beat::Ready) => ready = Ended::AfterReady,
-                Some(Beat::Leaving { cause }) => tracing::info!(%cause, "the worker leaves"),
+                Some(Beat::Remember(learnt)) => *memory = learnt,
+                Some(Beat::Ready) => {
+                    ready = Ended::AfterReady;
+                    told.clear();
+                }
+                Some(Beat::Leaving { cause }) => {
+                    self.end = End::Explained;
+                    if cause != *told {
+                        tracing::warn!("{cause}; the library is started anew");
+                        *told = cause;
+                    }
+                }
                 Some(Beat::Alive { .. }) | None => {}
             }
         }
@@ -176,13 +208,14 @@ impl Worker {
     async fn end(&mut self) -> Result<(), HostError> {
         // It may have ended already; then there is nothing to kill.
         let _ = self.child.start_kill();
-        let started = Instant::now();
         let status = self
             .child
             .wait()
             .await
             .map_err(|error| HostError::system("the worker's end", error))?;
-        tracing::debug!(%status, waited = ?started.elapsed(), "the worker ended");
+        if self.end == End::Unexplained {
+            tracing::error!("the worker ended by itself ({status}); another is started");
+        }
         Ok(())
     }
 }

@@ -231,8 +231,9 @@ impl Worker {
                 "the PIN is locked: unlock it with the vendor's tool and the SO PIN, then restart the token host"
             ),
             TokenState::Unavailable(cause) => {
-                tracing::warn!("{cause}");
-                if failure.memory.tries_used_up().is_none() {
+                if failure.memory.tries_used_up().is_some() {
+                    tracing::error!("{cause}");
+                } else {
                     let until = self.clock.read() + ABSENCE;
                     while self.clock.read() < until {
                         std::thread::park_timeout(ABSENCE);
@@ -249,7 +250,7 @@ impl Worker {
         if self.leaving.swap(true, Ordering::AcqRel) {
             rest::<()>();
         }
-        tracing::warn!("{cause}; the library is started anew");
+        // The host writes it to the log, once for as long as it stays the same.
         self.control.tell(&Beat::Leaving {
             cause: cause.to_owned(),
         });
@@ -307,8 +308,8 @@ impl SessionThread<'_> {
                     let connection = Arc::clone(&job.connection);
                     let begun = self.worker.clock.read();
                     if let Err(judged) = self.answer(job) {
-                        connection.flush();
                         self.give_up(&judged);
+                        connection.flush();
                     }
                     held_back += 1;
                     let quick = self.worker.clock.read().saturating_sub(begun) < HELD_BACK_WITHIN;
@@ -341,6 +342,10 @@ impl SessionThread<'_> {
                 Fault::Unavailable { cause, .. } => cause.as_str(),
                 _ => "the PKCS#11 library failed",
             };
+            // Leaves together with the answer, so that nobody sends another job into this end and has to
+            // count it as one that may have been signed.
+            let state = TokenState::Unavailable(cause.to_owned());
+            self.worker.shared.set_state(state);
             self.worker.leave(cause, 0);
         }
     }
