@@ -411,7 +411,7 @@ fn read_info(der: &[u8]) -> Result<VerifiedCsr, CsrRefused> {
         limits::CSR_SUBJECT_ATTRIBUTES_MAX,
         "attributes in its subject",
     )?;
-    let extensions_der = extension_request(&info.attributes)?;
+    let extensions_der = requested_extensions(&info.attributes)?;
     let extensions = read_extensions(&extensions_der)?;
     Ok(VerifiedCsr {
         subject,
@@ -424,7 +424,7 @@ fn read_info(der: &[u8]) -> Result<VerifiedCsr, CsrRefused> {
 }
 
 /// The DER of the extensionRequest, empty if there is none; refuses attributes that are not known.
-fn extension_request(attributes: &Attributes) -> Result<Vec<u8>, CsrRefused> {
+fn requested_extensions(attributes: &Attributes) -> Result<Vec<u8>, CsrRefused> {
     at_most(
         attributes.len(),
         limits::CSR_ATTRIBUTES_MAX,
@@ -483,9 +483,13 @@ fn read_alt_names(extensions: &[Extension]) -> Result<GeneralNames, CsrRefused> 
         return Ok(GeneralNames::new());
     };
     let value = extension.extn_value.as_bytes();
-    scan::scan(value)?;
-    let names = GeneralNames::from_der(value);
-    let names = names.map_err(|_| CsrRefused::Malformed("subjectAltName"))?;
+    let malformed = CsrRefused::Malformed("subjectAltName");
+    scan::scan(value).map_err(|refused| match refused {
+        // The request itself is whole.
+        CsrRefused::Truncated | CsrRefused::Trailing => malformed.clone(),
+        other => other,
+    })?;
+    let names = GeneralNames::from_der(value).map_err(|_| malformed)?;
     at_most(
         names.len(),
         limits::CSR_SANS_MAX,

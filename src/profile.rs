@@ -240,6 +240,14 @@ pub enum BuildRefused {
     },
 }
 
+impl Tbs {
+    /// The DER TBSCertificate, for reading: only the log turns it into an intent.
+    #[must_use]
+    pub fn der(&self) -> &[u8] {
+        &self.der
+    }
+}
+
 impl Profile {
     /// Reads and validates a profile file; its name is the file's stem.
     ///
@@ -247,6 +255,14 @@ impl Profile {
     /// [`ProfileError`] names the file and the key: correct it there.
     pub fn load(path: &Path) -> Result<Self, ProfileError> {
         file::load(path)
+    }
+
+    /// Like [`Self::load`], from the text that stands in the file `path`, which is not opened.
+    ///
+    /// # Errors
+    /// [`ProfileError`] names the file and the key: correct it there.
+    pub fn from_text(path: &Path, text: &str) -> Result<Self, ProfileError> {
+        file::parse(path, text)
     }
 
     /// The name.

@@ -142,7 +142,7 @@ fn ed25519(spki: &[u8]) -> Result<(), CsrRefused> {
 
 /// Refuses RSA keys of other sizes and those whose private key is known to be computable.
 fn rsa(bits: u32, modulus: &[u8], exponent: &[u8]) -> Result<(), CsrRefused> {
-    if !RSA_BITS.contains(&bits) || bits % 8 != 0 {
+    if !RSA_BITS.contains(&bits) || !bits.is_multiple_of(8) {
         return Err(CsrRefused::RsaSize(bits));
     }
     if modulus.last().is_none_or(|last| last % 2 == 0) {
@@ -250,7 +250,10 @@ mod tests {
 
     /// Whether a number is prime, for numbers below 2^32.
     fn is_small_prime(n: u32) -> bool {
-        n > 1 && (2..n).take_while(|d| d * d <= n).all(|d| n % d != 0)
+        n > 1
+            && (2..n)
+                .take_while(|d| d * d <= n)
+                .all(|d| !n.is_multiple_of(d))
     }
 
     /// The first probable prime from here on (Miller and Rabin with fixed bases).

@@ -61,6 +61,9 @@ pub(super) fn build(
     serial: SerialNumber,
     now: UnixMillis,
 ) -> Result<Tbs, String> {
+    if spec.subject.is_empty() {
+        return Err("a CA certificate has an empty subject (RFC 5280, 4.1.2.6)".to_owned());
+    }
     let period = Period::of(spec.validity, limits::CA_BACKDATE, now);
     let subject = name_der(&spec.subject);
     let by = issued_by(spec, key, signer, &subject, period)?;

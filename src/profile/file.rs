@@ -255,6 +255,14 @@ pub(super) fn load(path: &Path) -> Result<Profile, ProfileError> {
     file.take(limits::PROFILE_BYTES_MAX)
         .read_to_string(&mut text)
         .map_err(read_failed)?;
+    parse(path, &text)
+}
+
+/// Like [`load`], from the text.
+///
+/// # Errors
+/// [`ProfileError`].
+pub(super) fn parse(path: &Path, text: &str) -> Result<Profile, ProfileError> {
     let not_toml = |source| ProfileError::Toml {
         path: path.to_owned(),
         source: Box::new(source),
@@ -264,13 +272,13 @@ pub(super) fn load(path: &Path) -> Result<Profile, ProfileError> {
         key: fault.key,
         problem: fault.problem,
     };
-    let head: Head = toml::from_str(&text).map_err(not_toml)?;
+    let head: Head = toml::from_str(text).map_err(not_toml)?;
     if head.version != VERSION {
         let problem = format!("it is {}, this release reads {VERSION}", head.version);
         return Err(wrong(fault("version", problem)));
     }
     let name = profile_name(path).map_err(wrong)?;
-    let file: V1 = toml::from_str(&text).map_err(not_toml)?;
+    let file: V1 = toml::from_str(text).map_err(not_toml)?;
     profile(name, file).map_err(wrong)
 }
 
@@ -615,25 +623,18 @@ fn alt_name_rule(n: usize, table: SanTable) -> Result<AltNameRule, Fault> {
         SanType::Ip => AltNameKind::Ip,
         SanType::HardwareModule => {
             let oid = table.hardware_type.as_deref().map(ObjectIdentifier::new);
-            match oid {
-                Some(Ok(oid)) => AltNameKind::HardwareModule(oid),
-                _ => {
-                    let problem = "it must be the OID of the module's type, from your own arc";
-                    return Err(fault(key("hardware_type"), problem));
-                }
-            }
+            let Some(Ok(oid)) = oid else {
+                let problem = "it must be the OID of the module's type, from your own arc";
+                return Err(fault(key("hardware_type"), problem));
+            };
+            AltNameKind::HardwareModule(oid)
         }
         SanType::ServerNames => {
-            refuse_limits(
-                &key,
-                &[table.max_chars, table.max_count],
-                table.pattern.as_deref(),
-            )?;
+            let limits = [table.max_chars, table.max_count];
+            refuse_limits(&key, &limits, table.pattern.as_deref())?;
             if table.value.is_some() || table.from_request.is_some() {
-                return Err(fault(
-                    key("type"),
-                    "server-names has no value and no from_request",
-                ));
+                let problem = "server-names has no value and no from_request";
+                return Err(fault(key("type"), problem));
             }
             return Ok(AltNameRule::ServerNames);
         }
@@ -644,10 +645,19 @@ fn alt_name_rule(n: usize, table: SanTable) -> Result<AltNameRule, Fault> {
             "it goes with type hardware-module",
         ));
     }
-    let source = match (table.value, table.from_request) {
+    Ok(AltNameRule::Of(kind, alt_name_source(kind, table, &key)?))
+}
+
+/// Where the names of a `[[san]]` table come from.
+fn alt_name_source(
+    kind: AltNameKind,
+    table: SanTable,
+    key: &impl Fn(&str) -> String,
+) -> Result<Source, Fault> {
+    match (table.value, table.from_request) {
         (Some(value), None) => {
             refuse_limits(
-                &key,
+                key,
                 &[table.max_chars, table.max_count],
                 table.pattern.as_deref(),
             )?;
@@ -656,10 +666,10 @@ fn alt_name_rule(n: usize, table: SanTable) -> Result<AltNameRule, Fault> {
                 kind.make(fixed)
                     .map_err(|problem| fault(key("value"), problem))?;
             }
-            Source::Made {
+            Ok(Source::Made {
                 template,
                 in_request: Presence::Optional,
-            }
+            })
         }
         (None, Some(presence)) if !matches!(kind, AltNameKind::HardwareModule(_)) => {
             let count_max = table.max_count.unwrap_or(limits::SANS_FROM_REQUEST);
@@ -667,23 +677,22 @@ fn alt_name_rule(n: usize, table: SanTable) -> Result<AltNameRule, Fault> {
                 let problem = format!("it must be 1 to {}", limits::CSR_SANS_MAX);
                 return Err(fault(key("max_count"), problem));
             }
-            Source::Request(RequestRule {
+            Ok(Source::Request(RequestRule {
                 presence,
                 chars_max: table.max_chars.unwrap_or(limits::REQUEST_VALUE_CHARS),
                 pattern: pattern(&key("pattern"), table.pattern.as_deref())?,
                 count_max,
-            })
+            }))
         }
         (None, Some(_)) => {
             let problem = "a hardware-module name is never taken from a request";
-            return Err(fault(key("from_request"), problem));
+            Err(fault(key("from_request"), problem))
         }
         _ => {
             let problem = "it needs either value or from_request, and not both";
-            return Err(fault(key("value"), problem));
+            Err(fault(key("value"), problem))
         }
-    };
-    Ok(AltNameRule::Of(kind, source))
+    }
 }
 
 /// Refuses templates with fields that grants for the profile's purpose lack, and nameless certificates.

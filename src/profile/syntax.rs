@@ -144,7 +144,7 @@ mod tests {
             "a-b.example",
             "1a.2b",
             "123",
-            &"a.".repeat(126).trim_end_matches('.'),
+            "a.".repeat(126).trim_end_matches('.'),
         ] {
             assert_eq!(dns_name(good), Ok(()), "{good}");
         }
