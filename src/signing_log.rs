@@ -6,8 +6,8 @@
 //! Never signs with a CA key. Failure story: a failed commit halts the log ([`LogState::Halted`]); nothing is
 //! issued until recovery has made sure what is durable and closed the open intents.
 //!
-//! One task writes ([`writer`]): it takes what waits, decides it ([`plan`]), commits it in one transaction
-//! ([`tables`]) and answers. Another publishes what is durable ([`publish`]).
+//! One task writes (`writer`): it takes what waits, decides it (`plan`), commits it in one transaction
+//! (`tables`) and answers. Another publishes what is durable (`publish`).
 
 mod append;
 mod error;
@@ -157,6 +157,8 @@ impl SigningLog {
     }
 
     /// Step 2: makes the intent durable, with its claim, its serial and its unit.
+    ///
+    /// To be called in a task that nobody cancels: an intent that is dropped stays open until the next start.
     ///
     /// # Errors
     /// [`IntentRefused`]; nothing may be signed.
@@ -345,8 +347,13 @@ impl SigningLog {
 
     /// A connection that only reads.
     async fn reader(&self) -> Result<PoolConnection<sqlx::Sqlite>, LogError> {
-        let acquired = self.inner.shared.readers().acquire().await;
-        acquired.map_err(|error| LogError::read(&error))
+        let shared = &self.inner.shared;
+        let acquired = shared.readers().acquire().await;
+        acquired.map_err(|error| match shared.state() {
+            // Recovery closes the readers, and opens them again when it succeeds.
+            LogState::Halted { reason } => LogError::Halted(reason),
+            LogState::Recovering | LogState::Running => LogError::read(&error),
+        })
     }
 
     /// A checkpoint (whole signed note) over everything that is durable now.

@@ -4,21 +4,18 @@
 //! the migrations. Knows no table's meaning. Never creates a database unless a ceremony asks. Failure story:
 //! any error stops the caller; reopening is [`Store::open`] anew.
 
-use std::fs::File;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs::{DirBuilder, File};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::FlockOperation;
 use sqlx::ConnectOptions as _;
-use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::migrate::MigrateError;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
     SqliteSynchronous,
 };
-
-/// The schema; a database that is newer than this program is refused.
-static MIGRATIONS: Migrator = sqlx::migrate!();
 
 /// The database's name within the state directory.
 const DATABASE: &str = "hallmark.db";
@@ -147,7 +144,11 @@ impl Store {
             let path = path.to_owned();
             move |source| StoreError::Io { path, source }
         };
-        std::fs::create_dir_all(state_dir).map_err(io(state_dir))?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o750)
+            .create(state_dir)
+            .map_err(io(state_dir))?;
         let lock = Lock::take(state_dir)?;
         let path = state_dir.join(DATABASE);
         // An empty file is a new database to SQLite; made here so that only this user can read it, and
@@ -198,8 +199,9 @@ impl Store {
             .pragma("cache_size", CACHE_KIB)
             .statement_cache_capacity(STATEMENTS_MAX);
         let mut writer = options.connect().await.map_err(StoreError::Sql)?;
-        // `Migrator::run` is this behind an `Acquire` bound that no spawned task can meet.
-        MIGRATIONS
+        // A database that is newer than this program is refused. (`Migrator::run` is this behind an
+        // `Acquire` bound that no spawned task can meet.)
+        sqlx::migrate!()
             .run_direct(None, &mut writer, false)
             .await
             .map_err(StoreError::Migrate)?;

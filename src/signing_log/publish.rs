@@ -5,6 +5,8 @@
 //! came. Never publishes an entry that is not durable, nor a root that is not the writer's. Failure story: the
 //! old checkpoint stays and stays true; publication is tried again, and its lag shows in the status.
 
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -20,11 +22,14 @@ use sqlx::sqlite::SqliteConnection;
 use super::error::LogError;
 use super::shared::{Head, Shared};
 use super::tree::{self, StoredEntry};
-use super::writer::Pace;
+use super::writer::{AbortOnPanic, Pace};
 use crate::durable;
 
 /// Entries that are read and written in one go: 16 bundles.
 const ENTRIES_MAX: u64 = 16 * TILE_WIDTH;
+
+/// The mode of a new directory of details: device ids, orders and names are for auditors only.
+const MODE_PRIVATE: u32 = 0o750;
 
 /// The publisher's task.
 pub(super) struct Publisher {
@@ -57,6 +62,7 @@ fn checkpoint_path(published: &Path) -> PathBuf {
 ///
 /// # Errors
 /// [`LogError::Damaged`] when it is ours and not of this tree: the database was rolled back or altered.
+/// [`LogError::Publish`] when it is there and cannot be read.
 pub(super) async fn published_size(
     shared: &Shared,
     size: u64,
@@ -66,9 +72,10 @@ pub(super) async fn published_size(
     let note = match tokio::fs::read_to_string(&path).await {
         Ok(note) => note,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+        // Without it a rollback would go unnoticed, and be published.
         Err(error) => {
-            tracing::warn!(path = %path.display(), %error, "the published checkpoint is not readable and is made anew");
-            return Ok(0);
+            let path = path.display();
+            return Err(LogError::Publish(format!("{path} cannot be read: {error}")));
         }
     };
     let checkpoint = match Checkpoint::verify(&note, &shared.verifier) {
@@ -104,6 +111,7 @@ impl Publisher {
         pace: Pace,
         database: &mut SqliteConnection,
     ) -> Result<Self, LogError> {
+        private_directory(&shared.publication.details)?;
         let position = Position::at(published, database).await?;
         shared.published.send_modify(|state| state.size = published);
         Ok(Self {
@@ -115,6 +123,7 @@ impl Publisher {
 
     /// Follows the log until it ends.
     pub(super) async fn run(mut self) {
+        let _guard = AbortOnPanic;
         let mut head = self.shared.head.subscribe();
         let mut pause = self.pace.retry_min;
         loop {
@@ -237,7 +246,7 @@ impl Position {
                 files.full(path, encode_hashes(hashes));
             });
             self.bundle.push(entry);
-            if self.edge.size() % TILE_WIDTH == 0 {
+            if self.edge.size().is_multiple_of(TILE_WIDTH) {
                 let [entries, details] = self.bundle_files(shared, FULL);
                 files.full(entries.0, entries.1);
                 files.full(details.0, details.1);
@@ -294,6 +303,15 @@ impl Files {
         self.remove.push(partial.into());
         self.write.push((path, bytes));
     }
+}
+
+/// Makes the details' directory, if it is not there, so that only this user and its group can look inside.
+fn private_directory(path: &Path) -> Result<(), LogError> {
+    let made = DirBuilder::new()
+        .recursive(true)
+        .mode(MODE_PRIVATE)
+        .create(path);
+    made.map_err(|error| LogError::Publish(format!("{}: {error}", path.display())))
 }
 
 /// Writes files durably, in order.

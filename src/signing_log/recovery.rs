@@ -87,14 +87,15 @@ impl Writer {
                 self.say_halted(error);
                 continue;
             }
-            let batch = match self.resumption(stranded) {
-                Ok(batch) => batch,
-                Err((back, error)) => {
-                    stranded = back;
+            let outcomes = stranded.outcomes.len() + self.kept.len();
+            let event = match recovered(&json!({ "after": "halt", "outcomes": outcomes })) {
+                Ok(event) => event,
+                Err(error) => {
                     self.say_halted(error);
                     continue;
                 }
             };
+            let batch = self.resumption(stranded, event);
             match self.commit(batch).await {
                 Ok(()) => {
                     tracing::warn!(size = self.view.edge.size(), "the signing log runs again");
@@ -215,13 +216,9 @@ impl Writer {
         }
     }
 
-    /// The first batch after a halt: what was kept, what was lost, and the event that tells of it.
-    fn resumption(&mut self, stranded: Stranded) -> Result<Vec<Append>, (Stranded, LogError)> {
-        let outcomes = stranded.outcomes.len() + self.kept.len();
-        let event = match recovered(&json!({ "after": "halt", "outcomes": outcomes })) {
-            Ok(event) => event,
-            Err(error) => return Err((stranded, error)),
-        };
+    /// The first batch after a halt: what was lost, what was kept, and the event that tells of it, which also
+    /// shows that the disk takes entries again.
+    fn resumption(&mut self, stranded: Stranded, event: Append) -> Vec<Append> {
         let lost = stranded
             .outcomes
             .into_iter()
@@ -229,10 +226,7 @@ impl Writer {
                 closing: outcome.closing,
                 answer: outcome.answer,
             });
-        let mut batch: Vec<Append> = lost.collect();
-        batch.append(&mut self.kept);
-        batch.push(event);
-        Ok(batch)
+        lost.chain(self.kept.drain(..)).chain([event]).collect()
     }
 }
 

@@ -92,6 +92,7 @@ pub(super) struct StrandedOutcome {
 impl Writer {
     /// Runs until everyone who can ask is gone, or until it is told to stop.
     pub(super) async fn run(mut self) {
+        let _guard = AbortOnPanic;
         loop {
             let mut batch = std::mem::take(&mut self.kept);
             if batch.is_empty() && !self.wait(&mut batch).await {
@@ -359,6 +360,18 @@ impl Append {
             Self::Revoke { answer, .. } => drop(answer.send(Err(error.clone()))),
             Self::Recover { answer, .. } => drop(answer.send(Err(error.clone()))),
             Self::Stop { answer } => drop(answer.send(())),
+        }
+    }
+}
+
+/// Aborts the process when dropped by a panic: a daemon whose log has died must not stay up, and recovery is
+/// the normal start.
+pub(super) struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            std::process::abort();
         }
     }
 }
