@@ -16,6 +16,8 @@ use std::time::Duration;
 use certstatus::log::checkpoint::VerifierKey;
 use certstatus::log::{DetailHash, IssuerName};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
 
 use crate::config::{Config, LogKeyPlace};
 use crate::hsm::{Hsm, HsmError, LogKey};
@@ -137,11 +139,15 @@ pub async fn serve(config: Config, clock: Clock) -> Result<(), DaemonError> {
 
     let listeners = Listeners::start(&config, &issuance, &log, &hsm, &clock).await?;
 
-    let up = async {
-        come_up(&config, &issuance, &log, &hsm).await?;
-        tracing::info!("ready");
+    let access_loaded = Notify::new();
+    let keep_fresh = async {
+        access_loaded.notified().await;
         server_certificate::keep_fresh(&config, &issuance, &clock, &listeners.certificate).await;
         Ok(())
+    };
+    let up = async {
+        let come_up = come_up(&config, &issuance, &log, &hsm, &access_loaded);
+        tokio::try_join!(come_up, keep_fresh).map(|((), ())| ())
     };
     // Ends by a signal, or by an error that no waiting mends.
     let result = tokio::select! {
@@ -154,18 +160,23 @@ pub async fn serve(config: Config, clock: Clock) -> Result<(), DaemonError> {
     result
 }
 
-/// Recovery, then every issuer whose key is here. Waits for storage and tokens as long as it takes.
+/// Recovery, then every issuer whose key is here; tells when it is that of the server's certificate.
+///
+/// Waits for storage and tokens as long as it takes. Issuers are loaded side by side: a root's token, which is
+/// seldom there, must not hold up the others.
 async fn come_up(
     config: &Config,
     issuance: &Issuance,
     log: &SigningLog,
     hsm: &Hsm,
+    access_loaded: &Notify,
 ) -> Result<(), DaemonError> {
     while let Err(error) = log.recover(hsm.clone()).await {
         tracing::warn!(%error, "recovery is tried again");
         tokio::time::sleep(RETRY_PAUSE).await;
     }
     let records = log.issuers().await?;
+    let mut loading = JoinSet::new();
     for record in &records {
         let configured = config
             .issuers
@@ -175,9 +186,30 @@ async fn come_up(
         if configured.key.is_none() {
             continue; // An offline root: its key is elsewhere.
         }
-        let issuer = load_issuer(record, configured, hsm, log).await?;
-        issuance.add_issuer(issuer, chain(record, &records));
+        let chain = chain(record, &records);
+        let (record, configured) = (record.clone(), configured.clone());
+        let (issuance, log, hsm) = (issuance.clone(), log.clone(), hsm.clone());
+        loading.spawn(async move {
+            let issuer = load_issuer(&record, &configured, &hsm, &log).await?;
+            issuance.add_issuer(issuer, chain);
+            Ok::<_, DaemonError>(record.name)
+        });
     }
+    while let Some(ended) = loading.join_next().await {
+        match ended {
+            Ok(loaded) => {
+                if loaded? == config.server.issuer {
+                    access_loaded.notify_one();
+                }
+            }
+            Err(ended) => match ended.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // Without a panic, a task ends without a result only when the runtime shuts down.
+                Err(_) => return Ok(()),
+            },
+        }
+    }
+    tracing::info!("ready");
     Ok(())
 }
 

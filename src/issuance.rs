@@ -169,7 +169,7 @@ impl Issuance {
         issuers.insert(name, Arc::new(Loaded { issuer, chain }));
     }
 
-    /// Whether a device issuer is loaded and its token could sign now.
+    /// Whether a device issuer and the access issuer are loaded and their tokens could sign now.
     #[must_use]
     pub fn ready(&self) -> bool {
         let issuers = self
@@ -177,9 +177,11 @@ impl Issuance {
             .issuers
             .read()
             .unwrap_or_else(PoisonError::into_inner);
-        issuers
-            .values()
-            .any(|held| held.issuer.role() == IssuerRole::Device && held.issuer.signer().usable())
+        let usable = |role| {
+            let mut of_role = issuers.values().filter(|held| held.issuer.role() == role);
+            of_role.any(|held| held.issuer.signer().usable())
+        };
+        usable(IssuerRole::Device) && usable(IssuerRole::Access)
     }
 
     /// The profiles by name.
