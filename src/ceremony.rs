@@ -55,7 +55,7 @@ pub enum CeremonyError {
         problems: Vec<String>,
     },
     /// The tokens are not usable.
-    #[error("the ceremony was not begun and nothing was made")]
+    #[error("nothing was begun and nothing was made")]
     Hosts(#[from] HostFailed),
     /// It failed midway.
     #[error("the ceremony failed while {doing}.{}", left(made))]
@@ -67,6 +67,14 @@ pub enum CeremonyError {
         /// Why.
         #[source]
         source: Box<StepFailed>,
+    },
+    /// An offline root's answer is not the one asked for.
+    #[error("the answer for {issuer} is refused and nothing was changed: {problem}")]
+    AnswerRefused {
+        /// Whose.
+        issuer: IssuerName,
+        /// What is wrong with it.
+        problem: String,
     },
     /// An offline root's answer was good but could not be taken.
     #[error(
@@ -177,9 +185,18 @@ pub async fn run(
     }
     progress("starting the token hosts");
     let (running, hsm) = Hosts::start(hosts, config, HostMode::Ceremony).await?;
+    progress("looking for keys that are in the way");
+    let problems = rehearsal::labels_taken(config, &plan, &hsm).await;
+    if !problems.is_empty() {
+        drop(hsm);
+        running.stop().await;
+        return Err(CeremonyError::NotBegun { problems });
+    }
     let mut site = Site::new(config, plan, clock, hsm, &mut progress);
     let made = site.make().await;
     let made = made.map_err(|source| site.failed(source));
+    // Its connections end first, so that nobody is told of hosts that went away.
+    drop(site);
     running.stop().await;
     made
 }
@@ -202,7 +219,8 @@ pub async fn rehearse(
         progress("starting the token hosts");
         let (running, hsm) = Hosts::start(hosts, config, HostMode::Ceremony).await?;
         progress("looking for keys that are in the way");
-        problems = rehearsal::labels_taken(plan, &hsm).await;
+        problems = rehearsal::labels_taken(config, plan, &hsm).await;
+        drop(hsm);
         running.stop().await;
     }
     if problems.is_empty() {

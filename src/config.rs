@@ -196,6 +196,14 @@ impl Config {
         document::read::<file::File>(path)?.into_config(path)
     }
 
+    /// Like [`Self::load`], from the text that stands in the file `path`, which is not opened.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the file and the key.
+    pub fn from_text(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        document::parse::<file::File>(path, text)?.into_config(path)
+    }
+
     /// The issuer of this name.
     #[must_use]
     pub fn issuer(&self, name: &IssuerName) -> Option<&Issuer> {

@@ -13,7 +13,7 @@ use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
 use crate::config::Config;
-use crate::hsm::Hsm;
+use crate::hsm::{Hsm, HsmError, TokenHealth};
 
 /// How long hosts may take until their tokens are usable: loading a library and logging in over a network.
 const START_DEADLINE: Duration = Duration::from_secs(60);
@@ -65,10 +65,8 @@ pub enum HostFailed {
         advice: &'static str,
     },
     /// No login in time.
-    #[error("token {token} is not usable: {problem}")]
+    #[error("a token is not usable: {problem}")]
     NotUsable {
-        /// The configured name.
-        token: String,
         /// What its health says.
         problem: String,
     },
@@ -81,6 +79,17 @@ const ADVICE: &str =
 /// Running hosts, one for each token of the configuration.
 pub(super) struct Hosts {
     children: Vec<(String, Child)>,
+}
+
+/// Whether waiting does not help: a PIN is not tried twice.
+fn hopeless(health: &TokenHealth) -> bool {
+    let token = || health.token.clone();
+    [
+        HsmError::PinRejected { token: token() },
+        HsmError::PinLocked { token: token() },
+    ]
+    .iter()
+    .any(|error| health.problem.as_deref() == Some(&*error.to_string()))
 }
 
 impl HostProgram {
@@ -123,9 +132,15 @@ impl Hosts {
             })?;
             hosts.children.push((token.name.clone(), child));
         }
-        let hsm = Hsm::open(&config.tokens);
-        match hosts.ready(&hsm).await {
-            Ok(()) => Ok((hosts, hsm)),
+        let started = match hosts.listening(config).await {
+            Ok(()) => {
+                let hsm = Hsm::open(&config.tokens);
+                hosts.ready(&hsm).await.map(|()| hsm)
+            }
+            Err(failed) => Err(failed),
+        };
+        match started {
+            Ok(hsm) => Ok((hosts, hsm)),
             Err(failed) => {
                 hosts.stop().await;
                 Err(failed)
@@ -133,31 +148,50 @@ impl Hosts {
         }
     }
 
+    /// Waits until every host's socket is there, or its host has ended.
+    async fn listening(&mut self, config: &Config) -> Result<(), HostFailed> {
+        let deadline = Instant::now() + START_DEADLINE;
+        while !config.tokens.iter().all(|token| token.socket.exists()) {
+            self.none_ended()?;
+            if Instant::now() >= deadline {
+                // The health of its token says so in better words.
+                return Ok(());
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        Ok(())
+    }
+
+    /// Refuses when a host has ended.
+    fn none_ended(&mut self) -> Result<(), HostFailed> {
+        for (token, child) in &mut self.children {
+            let status = match child.try_wait() {
+                Ok(None) => continue,
+                Ok(Some(status)) => status.to_string(),
+                Err(error) => error.to_string(),
+            };
+            return Err(HostFailed::Ended {
+                token: token.clone(),
+                status,
+                advice: ADVICE,
+            });
+        }
+        Ok(())
+    }
+
     /// Waits until every token is usable.
     async fn ready(&mut self, hsm: &Hsm) -> Result<(), HostFailed> {
         let deadline = Instant::now() + START_DEADLINE;
         loop {
-            for (token, child) in &mut self.children {
-                let status = match child.try_wait() {
-                    Ok(None) => continue,
-                    Ok(Some(status)) => status.to_string(),
-                    Err(error) => error.to_string(),
-                };
-                return Err(HostFailed::Ended {
-                    token: token.clone(),
-                    status,
-                    advice: ADVICE,
-                });
-            }
+            self.none_ended()?;
             let Some(waiting) = hsm.health().into_iter().find(|health| !health.usable) else {
                 return Ok(());
             };
-            if Instant::now() >= deadline {
-                let problem = waiting.problem;
-                return Err(HostFailed::NotUsable {
-                    token: waiting.token,
-                    problem: problem.unwrap_or_else(|| "it gives no reason".to_owned()),
-                });
+            if hopeless(&waiting) || Instant::now() >= deadline {
+                let problem = waiting
+                    .problem
+                    .unwrap_or_else(|| format!("token {} gives no reason", waiting.token));
+                return Err(HostFailed::NotUsable { problem });
             }
             tokio::time::sleep(POLL).await;
         }
@@ -181,5 +215,62 @@ impl Hosts {
                 let _ = child.kill().await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    #[tokio::test]
+    async fn a_host_that_ends_is_told_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("hallmark.toml");
+        let example = include_str!("../../hsm-config/softhsm2.toml");
+        // A socket that nobody made, so that nothing is taken for a host's.
+        std::fs::write(&file, example.replace("/run/hallmark-token-soft/", "")).unwrap();
+        let config = Config::load(&file).unwrap();
+        for (program, word) in [
+            ("/bin/false", "token soft ended (exit status: 1)"),
+            ("/nowhere", "does not start"),
+        ] {
+            let with = HostProgram {
+                program: Path::new(program).to_owned(),
+                config: file.clone(),
+            };
+            let failed = Hosts::start(&with, &config, HostMode::Ceremony).await;
+            let failed = failed.map(|_| ()).unwrap_err().to_string();
+            assert!(failed.contains(word), "{failed}");
+        }
+    }
+
+    #[tokio::test]
+    async fn hosts_are_stopped() {
+        let mut command = Command::new("sleep");
+        command.arg("600").process_group(0).kill_on_drop(true);
+        let child = command.spawn().unwrap();
+        let id = child.id().unwrap();
+        let hosts = Hosts {
+            children: vec![("soft".to_owned(), child)],
+        };
+        hosts.stop().await;
+        assert!(!Path::new(&format!("/proc/{id}")).exists());
+    }
+
+    #[test]
+    fn a_rejected_pin_is_hopeless() {
+        let health = |problem: Option<String>| TokenHealth {
+            token: "soft".to_owned(),
+            usable: false,
+            problem,
+            signatures: 0,
+            latency_us: None,
+        };
+        let token = || "soft".to_owned();
+        let rejected = HsmError::PinRejected { token: token() }.to_string();
+        assert!(hopeless(&health(Some(rejected))));
+        let busy = HsmError::Busy { token: token() }.to_string();
+        assert!(!hopeless(&health(Some(busy))) && !hopeless(&health(None)));
     }
 }

@@ -11,12 +11,13 @@ use std::time::Duration;
 use base64ct::{Base64, Encoding as _};
 use certstatus::log::checkpoint::VerifierKey;
 use certstatus::log::{DetailHash, IssuerName};
-use certstatus::signature::{PublicKey, SignatureAlgorithm, split};
+use certstatus::signature::{SignatureAlgorithm, split};
 use certstatus::{UnixMillis, hex};
 use der::{Decode as _, Encode as _};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use x509_cert::Certificate;
+use x509_cert::ext::pkix::AuthorityKeyIdentifier;
 
 use super::authority::{bind, scope};
 use super::hosts::{HostMode, HostProgram, Hosts};
@@ -117,7 +118,7 @@ pub(super) fn remember(
 /// The daemon must be stopped: the log has one writer. Running it again after a failure is harmless.
 ///
 /// # Errors
-/// [`CeremonyError::NotBegun`]: the answer is refused, nothing was changed. [`CeremonyError::Accepting`]: see to
+/// [`CeremonyError::AnswerRefused`]: nothing was changed. [`CeremonyError::Accepting`]: see to
 /// the reason and run it again.
 pub async fn accept(
     config: &Config,
@@ -127,14 +128,16 @@ pub async fn accept(
     hosts: &HostProgram,
     mut progress: impl FnMut(&str),
 ) -> Result<Accepted, CeremonyError> {
-    let refuse = |problem: String| CeremonyError::NotBegun {
-        problems: vec![problem],
+    let refuse = |problem: String| CeremonyError::AnswerRefused {
+        issuer: issuer.clone(),
+        problem,
     };
     let pending = recall(config, issuer).map_err(refuse)?;
     let answer = judge(&pending, answer, clock.now()).map_err(refuse)?;
     progress("starting the token hosts");
     let (running, hsm) = Hosts::start(hosts, config, HostMode::Signing).await?;
     progress("binding the certificate in the log");
+    // `take` drops the connections, so that nobody is told of hosts that went away.
     let taken = take(config, &pending, &answer, clock, hsm).await;
     running.stop().await;
     taken.map_err(|source| CeremonyError::Accepting {
@@ -178,28 +181,59 @@ fn judge(pending: &Pending, answer: &str, now: UnixMillis) -> Result<Answer, Str
             chain.len()
         ));
     };
-    let (root_fields, root_key) = judge_root(pending, root)?;
-    let fields = Certificate::from_der(certificate)
-        .map_err(|_| "the first certificate is not DER".to_owned())?;
-    let tbs = fields.tbs_certificate();
-    let encoded = |name: &x509_cert::name::Name| name.to_der().unwrap_or_default();
-    if encoded(tbs.issuer()) != encoded(root_fields.tbs_certificate().subject()) {
+    let root_facts = judge_root(pending, root, now)?;
+    let root_algorithm = judge_issuer(pending, certificate, &root_facts, now)?;
+    Ok(Answer {
+        certificate: certificate.clone(),
+        root: root.clone(),
+        root_algorithm,
+    })
+}
+
+/// Judges the root's certificate by itself.
+fn judge_root(pending: &Pending, root: &[u8], now: UnixMillis) -> Result<IssuerFacts, String> {
+    let found = sha256(root).to_string();
+    if let Some(pin) = &pending.root_sha256
+        && *pin != found
+    {
         return Err(format!(
-            "the first certificate was issued by {}, not by {}",
-            tbs.issuer(),
+            "the second certificate has SHA-256 {found}, but the ceremony file pins {pin}"
+        ));
+    }
+    let (signed, algorithm, signature) = split(root).map_err(|fault| fault.to_string())?;
+    let name = pending.root.clone();
+    let facts = IssuerFacts::from_certificate(name, root, algorithm)
+        .map_err(|refused| format!("the second certificate is unfit: {refused}"))?;
+    let fields =
+        Certificate::from_der(root).map_err(|_| "the second certificate is not DER".to_owned())?;
+    let subject = fields.tbs_certificate().subject().to_string();
+    if subject != pending.root_subject {
+        return Err(format!(
+            "the second certificate is that of {subject}, not of {}",
             pending.root_subject
         ));
     }
-    if tbs.subject().to_string() != pending.subject {
-        return Err(format!(
-            "the first certificate is for {}, not for {}",
-            tbs.subject(),
-            pending.subject
-        ));
+    facts
+        .public_key
+        .verify(algorithm, signed, signature)
+        .map_err(|fault| format!("the second certificate did not sign itself: {fault}"))?;
+    if facts.path_len == Some(0) {
+        return Err("the root may sign no CA certificate: its path length is 0".to_owned());
     }
-    let (signed, root_algorithm, signature) = split(certificate).map_err(|f| f.to_string())?;
-    root_key
-        .verify(root_algorithm, signed, signature)
+    judge_validity("second", &fields, now)?;
+    Ok(facts)
+}
+
+/// Judges the issuer's certificate below its root; says what the root signed it with.
+fn judge_issuer(
+    pending: &Pending,
+    certificate: &[u8],
+    root: &IssuerFacts,
+    now: UnixMillis,
+) -> Result<SignatureAlgorithm, String> {
+    let (signed, algorithm, signature) = split(certificate).map_err(|fault| fault.to_string())?;
+    root.public_key
+        .verify(algorithm, signed, signature)
         .map_err(|fault| format!("the root did not sign the first certificate: {fault}"))?;
     let name = pending.issuer.clone();
     let facts = IssuerFacts::from_certificate(name, certificate, pending.algorithm.signature())
@@ -210,44 +244,32 @@ fn judge(pending: &Pending, answer: &str, now: UnixMillis) -> Result<Answer, Str
             pending.issuer
         ));
     }
-    for (which, of) in [("first", &fields), ("second", &root_fields)] {
-        judge_validity(which, of, now)?;
-    }
-    Ok(Answer {
-        certificate: certificate.clone(),
-        root: root.clone(),
-        root_algorithm,
-    })
-}
-
-/// Judges the root's certificate by itself.
-fn judge_root(pending: &Pending, root: &[u8]) -> Result<(Certificate, PublicKey), String> {
-    let found = sha256(root).to_string();
-    if let Some(pin) = &pending.root_sha256
-        && *pin != found
-    {
+    let fields = Certificate::from_der(certificate)
+        .map_err(|_| "the first certificate is not DER".to_owned())?;
+    let tbs = fields.tbs_certificate();
+    if tbs.subject().to_string() != pending.subject {
         return Err(format!(
-            "the second certificate has SHA-256 {found}, but the ceremony file pins {pin}"
+            "the first certificate is for {}, not for {}",
+            tbs.subject(),
+            pending.subject
         ));
     }
-    let fields =
-        Certificate::from_der(root).map_err(|_| "the second certificate is not DER".to_owned())?;
-    let subject = fields.tbs_certificate().subject().to_string();
-    if subject != pending.root_subject {
+    // Chains are built by the names' bytes and by key identifiers, so both must agree to the bit.
+    if tbs.issuer().to_der().unwrap_or_default() != root.subject {
         return Err(format!(
-            "the second certificate is that of {subject}, not of {}",
-            pending.root_subject
+            "the first certificate was issued by {}, which is not, byte for byte, the root's subject",
+            tbs.issuer()
         ));
     }
-    let (signed, algorithm, signature) = split(root).map_err(|fault| fault.to_string())?;
-    let name = pending.root.clone();
-    let facts = IssuerFacts::from_certificate(name, root, algorithm)
-        .map_err(|refused| format!("the second certificate is unfit: {refused}"))?;
-    facts
-        .public_key
-        .verify(algorithm, signed, signature)
-        .map_err(|fault| format!("the second certificate did not sign itself: {fault}"))?;
-    Ok((fields, facts.public_key))
+    let identifier: Option<(bool, AuthorityKeyIdentifier)> = tbs
+        .get_extension()
+        .map_err(|_| "the first certificate's authorityKeyIdentifier is damaged".to_owned())?;
+    let named = identifier.and_then(|(_, identifier)| identifier.key_identifier);
+    if named.is_some_and(|named| named.as_bytes() != root.key_id) {
+        return Err("the first certificate's authorityKeyIdentifier is not the root's".to_owned());
+    }
+    judge_validity("first", &fields, now)?;
+    Ok(algorithm)
 }
 
 /// Refuses a certificate that is not valid now.
@@ -388,3 +410,6 @@ async fn bind_answer(
     log.publish().await?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

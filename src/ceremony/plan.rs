@@ -195,7 +195,14 @@ impl Plan {
     /// # Errors
     /// [`PlanRefused`] lists all that is wrong; nothing was made.
     pub fn load(path: &Path, config: &Config) -> Result<Self, PlanRefused> {
-        let text = document::text(path)?;
+        Self::from_text(path, document::text(path)?, config)
+    }
+
+    /// Like [`Self::load`], from the text that stands in the file `path`, which is not opened.
+    ///
+    /// # Errors
+    /// [`PlanRefused`] lists all that is wrong; nothing was made.
+    pub fn from_text(path: &Path, text: String, config: &Config) -> Result<Self, PlanRefused> {
         let file: File = document::parse(path, &text)?;
         let base = path.parent().unwrap_or(Path::new(""));
         let mut review = Review {
@@ -230,9 +237,7 @@ impl Review<'_> {
 
     /// Notes the problem of a value that is none.
     fn or_note<T>(&mut self, key: &str, value: Result<T, String>) -> Option<T> {
-        value
-            .map_err(|problem| self.note(key, problem))
-            .map_or(None, Some)
+        value.map_err(|problem| self.note(key, problem)).ok()
     }
 
     /// The plan, where every part of it could be read.

@@ -19,12 +19,12 @@ use super::plan::{Ca, Parent, Plan};
 use super::server::{self, OwnKey};
 use super::{HostProgram, StepFailed};
 use crate::config::{Config, LogKeyPlace};
-use crate::hsm::{Hsm, HsmError};
+use crate::hsm::{Hsm, HsmError, KeyAlgorithm, LogKey};
 use crate::issuance::random_serial;
 use crate::profile::{CaSigner, IssuerFacts, build_ca};
 
 /// What a ceremony would make.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Rehearsal {
     /// Its title.
     pub title: String,
@@ -96,6 +96,12 @@ pub(super) fn obstacles(
             hosts.program.display()
         ));
     }
+    if let LogKeyPlace::File(path) = &config.log.key
+        && path.exists()
+        && let Err(error) = LogKey::from_file(path)
+    {
+        problems.push(format!("the log key that was supplied: {}", chain(&error)));
+    }
     if let Err(failed) = certificates(config, plan, now, &mut problems) {
         problems.push(chain(&failed));
     }
@@ -126,15 +132,22 @@ fn occupied(config: &Config, hosts: &HostProgram, directory: &Path, problems: &m
     for token in &config.tokens {
         expected.extend([&token.pin_file, &token.socket, &token.module]);
     }
-    for entry in entries.flatten() {
-        let path = entry.path();
-        let placed = expected.iter().any(|expected| expected.starts_with(&path));
-        if !placed && entry.file_name() != "lost+found" {
-            problems.push(format!(
-                "{}: is there already; a ceremony begins with empty directories and overwrites nothing",
-                path.display()
-            ));
-        }
+    let mut strays: Vec<String> = entries
+        .flatten()
+        .filter(|entry| {
+            let path = entry.path();
+            let placed = expected.iter().any(|expected| expected.starts_with(&path));
+            !placed && entry.file_name() != "lost+found"
+        })
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    if !strays.is_empty() {
+        strays.sort();
+        problems.push(format!(
+            "{}: must be empty, since a ceremony overwrites nothing; it holds {}",
+            directory.display(),
+            strays.join(", ")
+        ));
     }
 }
 
@@ -205,17 +218,23 @@ fn trial_certificate(
 }
 
 /// Labels on the tokens that are taken.
-pub(super) async fn labels_taken(plan: &Plan, hsm: &Hsm) -> Vec<String> {
+pub(super) async fn labels_taken(config: &Config, plan: &Plan, hsm: &Hsm) -> Vec<String> {
+    let log_key = match &config.log.key {
+        LogKeyPlace::Token(uri) => Some((uri, KeyAlgorithm::Ed25519)),
+        LogKeyPlace::File(_) => None,
+    };
+    let cas = plan.cas.iter().map(|ca| (&ca.key, ca.algorithm));
     let mut problems = Vec::new();
-    for ca in &plan.cas {
+    for (uri, algorithm) in cas.chain(log_key) {
         // No public key has this hash: a label that is free is missing, any other answer is in the way.
-        let asked = hsm
-            .ca_key(&ca.key, ca.algorithm.signature(), &[0; 32])
-            .await;
-        match asked {
+        match hsm.ca_key(uri, algorithm.signature(), &[0; 32]).await {
             Err(HsmError::KeyMissing { .. }) => {}
-            Err(error) => problems.push(format!("{}: {error}", ca.key)),
-            Ok(_) => problems.push(format!("{}: there is such a key already", ca.key)),
+            Err(HsmError::KeyUnfit { .. } | HsmError::KeyAmbiguous { .. }) | Ok(_) => {
+                problems.push(format!(
+                    "{uri}: the label is taken; choose another, or remove the key with the token's own tool"
+                ));
+            }
+            Err(error) => problems.push(format!("{uri}: {error}")),
         }
     }
     problems
@@ -232,3 +251,6 @@ fn chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests;

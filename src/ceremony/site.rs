@@ -195,16 +195,17 @@ impl<'a, P: FnMut(&str)> Site<'a, P> {
         began: certstatus::UnixMillis,
         log_key: String,
     ) -> Result<Transcript, StepFailed> {
-        let mut made = Made::default();
-        for ca in self.plan.cas.clone() {
-            self.authority(log, &ca, &mut made).await?;
-        }
-        self.server(log, &mut made).await?;
+        // First, so that the log of a ceremony that fails can be verified too.
         self.doing("writing the log's verifier key".to_owned());
         let verifier_key = log.verifier_key();
         let path = self.config.verifier_key_file();
         write(&path, format!("{verifier_key}\n").as_bytes())?;
         self.made(path.display().to_string());
+        let mut made = Made::default();
+        for ca in self.plan.cas.clone() {
+            self.authority(log, &ca, &mut made).await?;
+        }
+        self.server(log, &mut made).await?;
         let transcript = Transcript {
             title: self.plan.title.clone(),
             place: self.plan.place.clone(),

@@ -28,7 +28,7 @@ pub fn parse(text: &str) -> Result<Name, String> {
     let form = "must be a name such as CN=Plant 7 Device Issuer 1,O=Example,C=DE (RFC 4514: no space after \
                 a comma, special characters after a backslash)";
     let name = Name::from_str(text).map_err(|_| form.to_owned())?;
-    if name.len() == 0 || name.len() > ATTRIBUTES_MAX {
+    if name.is_empty() || name.len() > ATTRIBUTES_MAX {
         return Err(form.to_owned());
     }
     let mut common_names = 0;
