@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Extension, Request, State};
+use axum::extract::{Extension, Request};
 use axum::http::{Method, Uri, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse as _, Response};
@@ -262,58 +262,4 @@ fn missing(what: &str, name: &str) -> Problem {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn the_socket_is_the_groups_and_replaces_a_dead_one() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("admin.sock");
-        for _ in 0..2 {
-            let listener = bind(&path).unwrap();
-            let mode = std::fs::metadata(&path).unwrap().permissions().mode();
-            assert_eq!(mode & 0o777, 0o660);
-            drop(listener);
-        }
-        let file = directory.path().join("file");
-        std::fs::write(&file, "keep").unwrap();
-        assert!(matches!(bind(&file), Err(AdminError::Occupied { .. })));
-        assert_eq!(std::fs::read(&file).unwrap(), b"keep");
-        let nowhere = directory.path().join("none/admin.sock");
-        assert!(matches!(bind(&nowhere), Err(AdminError::Bind { .. })));
-    }
-
-    #[tokio::test]
-    async fn who_is_no_operator_gets_no_further() {
-        use tower::ServiceExt as _;
-        let inside = || async { "in" };
-        let router = Router::new()
-            .route("/", get(inside))
-            .layer(from_fn(operators_only));
-        let ask = |caller: Caller| {
-            let mut request = Request::new(Body::empty());
-            request.extensions_mut().insert(caller);
-            let router = router.clone();
-            async move { router.oneshot(request).await.unwrap().status().as_u16() }
-        };
-        assert_eq!(ask(Caller(Ok(Arc::from("op")))).await, 200);
-        assert_eq!(ask(Caller(Err(4321))).await, 403);
-    }
-
-    #[tokio::test]
-    async fn a_body_with_an_unknown_key_is_refused() {
-        #[derive(Debug, serde::Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct Wanted {
-            #[expect(dead_code, reason = "only its presence matters")]
-            known: u8,
-        }
-        let read = |text: &'static str| read_json::<Wanted>(Body::from(text));
-        assert!(read("{\"known\":1}").await.is_ok());
-        for bad in ["{\"known\":1,\"other\":2}", "{}", "", "[", "{\"known\":-1}"] {
-            assert_eq!(read(bad).await.unwrap_err().rule(), "body-refused", "{bad}");
-        }
-    }
-}
+mod tests;

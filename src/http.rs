@@ -43,6 +43,29 @@ pub mod problem;
 mod refusals;
 pub mod tls;
 
+/// The certificate requests of a batch, as the API finds them; `None` for an item that is refused alone.
+///
+/// Public for the fuzz targets only (`tests/fuzz/`).
+///
+/// # Errors
+/// [`Problem`] of the whole batch.
+#[doc(hidden)]
+pub fn split_batch(body: &[u8]) -> Result<Vec<Option<Vec<u8>>>, Problem> {
+    let batch = batch::Batch::split(&hyper::body::Bytes::copy_from_slice(body))?;
+    Ok(batch.map(|item| item.csr.ok().map(Vec::from)).collect())
+}
+
+/// The media type of the answer to a client that accepts this. Public for the fuzz targets only (`tests/fuzz/`).
+///
+/// # Errors
+/// [`Problem`]: none that is offered.
+#[doc(hidden)]
+pub fn answered_type(accept: &[u8]) -> Result<&'static str, Problem> {
+    let accept = axum::http::HeaderValue::from_bytes(accept);
+    let headers = accept.map(|value| (axum::http::header::ACCEPT, value));
+    accept::Form::wanted(&headers.into_iter().collect()).map(|(name, _)| name)
+}
+
 /// Batches in work at a time: each holds its body, so this bounds memory.
 const BATCHES_MAX: usize = 8;
 
@@ -264,4 +287,4 @@ async fn in_time<T>(work: impl Future<Output = T>) -> Result<T, Problem> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

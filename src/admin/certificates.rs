@@ -1,5 +1,7 @@
 //! Certificates: listed, shown and revoked.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Extension, Path, Query, State};
@@ -14,6 +16,9 @@ use crate::signing_log::{CertificateFilter, CertificateRecord, Revocation};
 
 /// The most certificates that one list tells of.
 const LIST_MAX: u32 = 1000;
+
+/// The longest that the answer to a revocation waits for its publication.
+const PUBLICATION_DEADLINE: Duration = Duration::from_secs(2);
 
 /// What revokes a certificate.
 #[derive(Debug, Deserialize)]
@@ -126,7 +131,11 @@ async fn revoked(
         logged.map_err(|error| Problem::from(&error))?;
     }
     let revoked = log.record_revoked(operator, serial, reason.code()).await;
-    revoked.map_err(|error| Problem::from(&error))
+    let revoked = revoked.map_err(|error| Problem::from(&error))?;
+    // Readers see it before the operator does. Where publishing fails or takes long it goes on by itself,
+    // and the revocation stands all the same.
+    let _published = tokio::time::timeout(PUBLICATION_DEADLINE, log.publish()).await;
+    Ok(revoked)
 }
 
 #[cfg(test)]

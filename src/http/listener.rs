@@ -18,6 +18,7 @@ use axum::http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -40,6 +41,9 @@ const LINGER_DEADLINE: Duration = Duration::from_secs(2);
 
 /// What is read and thrown away of a client that is still sending, in bytes.
 const LINGER_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// The time in milliseconds that data may wait for the peer's acknowledgement or for room at the peer.
+const PEER_SILENCE_MS_MAX: u32 = 60_000;
 
 /// The pause after a failed accept: the cause (no file descriptors) needs time to go away.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -130,9 +134,19 @@ where
 /// Accepts a TCP connection.
 pub(crate) async fn accept_tcp(listener: &TcpListener) -> io::Result<TcpStream> {
     let (stream, _address) = listener.accept().await?;
-    // Answers are written whole, so waiting for more to send would only delay them.
-    stream.set_nodelay(true)?;
+    if let Err(error) = tune(&stream) {
+        // Already gone, most likely: the handshake will tell.
+        tracing::debug!(%error, "a connection's options could not be set");
+    }
     Ok(stream)
+}
+
+/// Sets a connection's options.
+fn tune(stream: &TcpStream) -> rustix::io::Result<()> {
+    // Answers are written whole, so waiting for more to send would only delay them.
+    sockopt::set_tcp_nodelay(stream, true)?;
+    // A peer that acknowledges or takes nothing for so long is gone, or holds a place to no purpose.
+    sockopt::set_tcp_user_timeout(stream, PEER_SILENCE_MS_MAX)
 }
 
 /// A router for one connection: each request carries what is known of the peer.

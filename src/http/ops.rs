@@ -1,7 +1,7 @@
 //! Health, readiness and metrics, on loopback for systemd and Prometheus.
 //!
 //! Owns what is told there. Promises that `/readyz` says 200 only when a device certificate could be issued
-//! now. Never tells a name of a device. Failure story: it answers from the start, also while the log
+//! now and every issuer that lines need has been loaded. Never tells a name of a device. Failure story: it answers from the start, also while the log
 //! recovers or is halted, because that is when it is asked.
 
 use axum::Router;
@@ -9,6 +9,7 @@ use axum::extract::State;
 use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
+use certstatus::log::IssuerName;
 use serde::Serialize;
 use tokio::net::TcpListener;
 
@@ -17,7 +18,7 @@ use super::metrics::{Counts, Exposition};
 use super::{Api, unknown_method, unknown_path};
 use crate::hsm::{Hsm, TokenHealth};
 use crate::limits;
-use crate::signing_log::{LogState, LogStatus};
+use crate::signing_log::{IssuerRole, LogState, LogStatus};
 
 /// Connections: a scraper, a probe, and some operators.
 const CONNECTIONS_MAX: u32 = 32;
@@ -77,8 +78,11 @@ pub async fn serve(listener: TcpListener, ops: Ops, mut stopping: Stopping) {
 /// `GET /readyz`.
 async fn readiness(State(ops): State<Ops>) -> Response {
     let inner = &ops.api.inner;
-    let usable = inner.issuance.ready();
-    let told = judge(&inner.log.status().state, usable, &ops.hsm.health());
+    let told = judge(
+        &inner.log.status().state,
+        &inner.issuance.issuers(),
+        &ops.hsm.health(),
+    );
     let status = if told.ready {
         StatusCode::OK
     } else {
@@ -87,8 +91,12 @@ async fn readiness(State(ops): State<Ops>) -> Response {
     (status, axum::Json(told)).into_response()
 }
 
-/// Whether a device certificate could be issued now, and if not, every reason.
-fn judge(state: &LogState, issuer_usable: bool, tokens: &[TokenHealth]) -> Readiness {
+/// Whether the appliance does all its work now, and if not, every reason.
+fn judge(
+    state: &LogState,
+    issuers: &[(IssuerName, IssuerRole, bool)],
+    tokens: &[TokenHealth],
+) -> Readiness {
     let mut reasons = Vec::new();
     match state {
         LogState::Running => {}
@@ -97,7 +105,17 @@ fn judge(state: &LogState, issuer_usable: bool, tokens: &[TokenHealth]) -> Readi
             reasons.push(format!("the signing log is halted: {reason}"));
         }
     }
-    if !issuer_usable {
+    // Loaded is enough here: devices get certificates while the token of the lines' issuer is away.
+    let access = issuers
+        .iter()
+        .any(|(_, role, _)| *role == IssuerRole::Access);
+    if !access {
+        reasons.push("the issuer of line certificates is not loaded yet".to_owned());
+    }
+    let device = issuers
+        .iter()
+        .any(|(_, role, usable)| *role == IssuerRole::Device && *usable);
+    if !device {
         reasons.push("no issuer of device certificates can sign now".to_owned());
         reasons.extend(tokens.iter().filter(|token| !token.usable).map(|token| {
             let problem = token.problem.as_deref().unwrap_or("not usable");
@@ -179,6 +197,24 @@ fn exposition(counts: &Counts, log: &LogStatus, tokens: &[TokenHealth], load: Lo
         text.metric(name, "gauge", help);
         text.value(name, &[], value);
     }
+    expose_tokens(&mut text, tokens);
+    text.metric(
+        "hallmark_connections",
+        "gauge",
+        "Open connections of lines.",
+    );
+    text.value("hallmark_connections", &[], load.connections);
+    text.metric(
+        "hallmark_requests_in_flight",
+        "gauge",
+        "Single requests in work.",
+    );
+    text.value("hallmark_requests_in_flight", &[], load.requests);
+    text.into_text()
+}
+
+/// The tokens' metrics.
+fn expose_tokens(text: &mut Exposition, tokens: &[TokenHealth]) {
     let name = "hallmark_token_usable";
     text.metric(name, "gauge", "1 when the token can sign.");
     for token in tokens {
@@ -196,19 +232,6 @@ fn exposition(counts: &Counts, log: &LogStatus, tokens: &[TokenHealth], load: Lo
             text.value(name, &[("token", &token.token)], latency);
         }
     }
-    text.metric(
-        "hallmark_connections",
-        "gauge",
-        "Open connections of lines.",
-    );
-    text.value("hallmark_connections", &[], load.connections);
-    text.metric(
-        "hallmark_requests_in_flight",
-        "gauge",
-        "Single requests in work.",
-    );
-    text.value("hallmark_requests_in_flight", &[], load.requests);
-    text.into_text()
 }
 
 #[cfg(test)]
@@ -229,24 +252,34 @@ mod tests {
     }
 
     #[test]
-    fn ready_needs_a_running_log_and_a_usable_issuer() {
+    fn ready_needs_a_running_log_and_both_kinds_of_issuers() {
+        let issuer = |role, usable| ("i".parse::<IssuerName>().unwrap(), role, usable);
+        let (device, access) = (IssuerRole::Device, IssuerRole::Access);
+        let both = [issuer(device, true), issuer(access, false)];
         let halted = LogState::Halted {
             reason: "disk full".into(),
         };
         let rows = [
-            (LogState::Running, true, 0),
-            (LogState::Recovering, true, 1),
-            (halted.clone(), true, 1),
-            (LogState::Running, false, 2),
-            (halted, false, 3),
+            (LogState::Running, both.to_vec(), 0),
+            (LogState::Recovering, both.to_vec(), 1),
+            (halted, both.to_vec(), 1),
+            (LogState::Running, vec![issuer(device, true)], 1),
+            (
+                LogState::Running,
+                vec![issuer(device, false), issuer(access, true)],
+                2,
+            ),
+            (LogState::Recovering, Vec::new(), 4),
         ];
-        for (state, usable, reasons) in rows {
-            let told = judge(&state, usable, &[token(usable)]);
-            assert_eq!(told.reasons.len(), reasons, "{state:?} {usable}");
+        for (state, issuers, reasons) in rows {
+            let told = judge(&state, &issuers, &[token(false)]);
+            assert_eq!(
+                told.reasons.len(),
+                reasons,
+                "{state:?} {issuers:?} {told:?}"
+            );
             assert_eq!(told.ready, reasons == 0);
         }
-        let told = judge(&LogState::Running, true, &[token(false)]);
-        assert!(told.ready, "another token does");
     }
 
     #[test]

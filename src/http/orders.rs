@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::rejection::{PathRejection, QueryRejection};
@@ -27,6 +28,9 @@ use crate::ra::Line;
 
 /// Answers of a batch that wait for a slow reader, beside the window in work.
 const ANSWERS_WAITING_MAX: usize = 16;
+
+/// The time that an answer of a batch may wait for its reader: then the batch's place is for others.
+const READER_DEADLINE: Duration = Duration::from_secs(60);
 
 /// The query of a single request.
 #[derive(Debug, Default, Deserialize)]
@@ -139,37 +143,60 @@ async fn work_off(
     peer: Peer,
     order: String,
     batch: Batch,
-    to: mpsc::Sender<Bytes>,
+    to: mpsc::Sender<Answer>,
     place: OwnedSemaphorePermit,
 ) {
     let mut items = batch.enumerate();
-    let mut in_work: VecDeque<JoinHandle<Bytes>> = VecDeque::new();
+    let mut in_work: VecDeque<(usize, JoinHandle<Bytes>)> = VecDeque::new();
     loop {
         while in_work.len() < limits::BATCH_IN_FLIGHT_MAX {
             let Some((index, item)) = items.next() else {
                 break;
             };
             let (api, order) = (api.clone(), order.clone());
-            in_work.push_back(tokio::spawn(async move {
-                one(&api, peer, &order, index, item).await
-            }));
+            let work = async move { one(&api, peer, &order, index, item).await };
+            in_work.push_back((index, tokio::spawn(work)));
         }
-        let Some(oldest) = in_work.pop_front() else {
+        let Some((index, oldest)) = in_work.pop_front() else {
             break;
         };
         // A task that ends without an answer panicked in a parser; the other items are not its concern.
         let answer = oldest.await.unwrap_or_else(|error| {
-            line_of(&Outcome::Problem {
-                problem: Problem::internal(&error),
+            line_of(&Answered {
+                index,
+                id: None,
+                device_id: None,
+                outcome: Outcome::Problem {
+                    problem: Problem::internal(&error),
+                },
             })
         });
-        if to.send(answer).await.is_err() {
-            tracing::debug!("the client of a batch went away: what is not in work is left");
-            break;
+        match to.send_timeout(Answer::Line(answer), READER_DEADLINE).await {
+            Ok(()) => {}
+            Err(gone) => {
+                tracing::debug!(%gone, "the client of a batch does not read: what is not in work is left");
+                return;
+            }
         }
     }
+    // Only now is the answer complete; without this its end would look like a whole one.
+    let _told = to.send_timeout(Answer::End, READER_DEADLINE).await;
     drop(place);
 }
+
+/// A piece of a batch's answer on its way to the connection.
+#[derive(Debug)]
+enum Answer {
+    /// One item's line.
+    Line(Bytes),
+    /// There are no more items.
+    End,
+}
+
+/// A batch's answer ends before its last item: the connection is cut, so that the client sees it.
+#[derive(Debug, thiserror::Error)]
+#[error("the batch was left before its end")]
+struct Left;
 
 /// One item: its answer as a line of NDJSON.
 async fn one(api: &Api, peer: Peer, order: &str, index: usize, item: Item) -> Bytes {
@@ -242,18 +269,58 @@ fn line_of(value: &impl Serialize) -> Bytes {
 }
 
 /// A batch's answer as it grows.
-struct Answers(mpsc::Receiver<Bytes>);
+struct Answers(mpsc::Receiver<Answer>);
 
 impl hyper::body::Body for Answers {
     type Data = Bytes;
-    type Error = std::convert::Infallible;
+    type Error = Left;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        self.0
-            .poll_recv(cx)
-            .map(|line| line.map(|line| Ok(Frame::data(line))))
+    ) -> Poll<Option<Result<Frame<Bytes>, Left>>> {
+        self.0.poll_recv(cx).map(|piece| match piece {
+            Some(Answer::Line(line)) => Some(Ok(Frame::data(line))),
+            Some(Answer::End) => None,
+            None => Some(Err(Left)),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_batch_that_was_left_does_not_look_whole() {
+        for (last, whole) in [(Some(Answer::End), true), (None, false)] {
+            let (to, answers) = mpsc::channel(4);
+            let line = Answer::Line(Bytes::from_static(b"{}\n"));
+            to.send(line).await.unwrap();
+            if let Some(last) = last {
+                to.send(last).await.unwrap();
+            }
+            drop(to);
+            assert_eq!(Answers(answers).collect().await.is_ok(), whole);
+        }
+    }
+
+    #[test]
+    fn an_item_s_answer_is_one_line() {
+        let answered = Answered {
+            index: 3,
+            id: Some("a\nb"),
+            device_id: None,
+            outcome: Outcome::Problem {
+                problem: Problem::late(),
+            },
+        };
+        let line = line_of(&answered);
+        assert_eq!(line.iter().filter(|c| **c == b'\n').count(), 1);
+        let value: serde_json::Value = serde_json::from_slice(&line).unwrap();
+        assert_eq!((&value["index"], &value["id"]), (&3.into(), &"a\nb".into()));
+        assert_eq!(value["problem"]["retry_after_seconds"], 1);
     }
 }

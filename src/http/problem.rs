@@ -34,7 +34,6 @@ pub struct Problem {
     detail: String,
     rule: Option<&'static str>,
     serial: Option<SerialNumber>,
-    allow: Option<HeaderValue>,
 }
 
 /// The document as it stands in JSON.
@@ -60,7 +59,6 @@ impl Problem {
             detail: detail.into(),
             rule: None,
             serial: None,
-            allow: None,
         }
     }
 
@@ -72,12 +70,6 @@ impl Problem {
     /// The status.
     pub(crate) const fn status(&self) -> StatusCode {
         self.kind.status
-    }
-
-    /// Adds the methods that a path has (RFC 9110, 15.5.6).
-    pub(crate) fn with_allow(mut self, allow: Option<HeaderValue>) -> Self {
-        self.allow = allow;
-        self
     }
 
     /// Adds the serial that it is about.
@@ -132,9 +124,6 @@ impl IntoResponse for Problem {
             // A 401 names a scheme (RFC 9110, 15.5.2); TLS client certificates have none registered.
             let scheme = HeaderValue::from_static("ClientCertificate");
             set(header::WWW_AUTHENTICATE, scheme);
-        }
-        if let Some(allow) = self.allow {
-            set(header::ALLOW, allow);
         }
         response
     }
@@ -224,10 +213,13 @@ impl From<&LogError> for Problem {
                 &kind::RECOVERING,
                 "the appliance waits for its token to finish: send the same request again soon",
             ),
-            LogError::Damaged(_)
-            | LogError::Read(_)
-            | LogError::WrongLog(_)
-            | LogError::Publish(_) => Self::internal(error),
+            LogError::Read(_) => again(
+                &kind::HALTED,
+                "the appliance cannot read its records now: send the same request again later",
+            ),
+            LogError::Damaged(_) | LogError::WrongLog(_) | LogError::Publish(_) => {
+                Self::internal(error)
+            }
             LogError::Change(refused) => Self::from(refused),
         }
     }
@@ -283,7 +275,13 @@ impl From<&IssueError> for Problem {
                 error,
             ),
             IssueError::Token(source) => Self::from(source),
-            IssueError::Check(_) | IssueError::Missing(_) => Self::internal(error),
+            // The intent is closed; a retry is a new attempt, perhaps on another token.
+            IssueError::Check(_) => Self::unavailable(
+                &kind::TOKEN_FAILED,
+                "the token made a wrong signature, which was thrown away: send the same request again soon",
+                error,
+            ),
+            IssueError::Missing(_) => Self::internal(error),
             IssueError::Log(source) => Self::from(source),
             IssueError::Late => Self::late(),
         }

@@ -86,7 +86,15 @@ fn log_errors() -> Vec<(LogError, u16)> {
         (LogError::ClockBackwards { now, newest: now }, 503),
         (LogError::Damaged(INSIDE.into()), 500),
         (LogError::LogKey(key), 503),
-        (LogError::Read(INSIDE.into()), 500),
+        (LogError::Read(INSIDE.into()), 503),
+        (LogError::WrongLog(INSIDE.into()), 500),
+        (LogError::Publish(INSIDE.into()), 500),
+        (
+            LogError::TokenBusy(HsmError::Deadline {
+                token: INSIDE.into(),
+            }),
+            503,
+        ),
         (
             LogError::Change(ChangeRefused::Exists("the line x".into())),
             409,
@@ -169,6 +177,10 @@ fn issue_errors() -> Vec<(IssueError, u16)> {
         ),
         (IssueError::Intent(IntentRefused::ClaimTaken), 503),
         (
+            IssueError::Intent(IntentRefused::Object { problem: INSIDE }),
+            500,
+        ),
+        (
             IssueError::Intent(IntentRefused::KeyUsed {
                 device_id: device_id(),
                 serial,
@@ -192,7 +204,7 @@ fn issue_errors() -> Vec<(IssueError, u16)> {
             422,
         ),
         (IssueError::NoToken, 503),
-        (IssueError::Check(SignatureFault::Mismatch), 500),
+        (IssueError::Check(SignatureFault::Mismatch), 503),
         (IssueError::Late, 503),
         (IssueError::Missing(INSIDE.into()), 500),
     ];

@@ -1,0 +1,416 @@
+//! The socket as operators' programs see it, over a real log, up to where a token signs.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt as _;
+
+use certstatus::log::DetailHash;
+use certstatus::log::entry::Slug;
+use certstatus::signature::SignatureAlgorithm;
+use certstatus::{SerialNumber, UnixMillis};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Bytes;
+use hyper::client::conn::http1::handshake;
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::net::UnixStream;
+
+use super::*;
+use crate::http::tests::{csr, new_log};
+use crate::profile::Profile;
+use crate::ra::{Change, LineCertificate};
+use crate::signing_log::{IssuerRecord, IssuerRole};
+
+#[tokio::test]
+async fn the_socket_is_the_groups_and_replaces_a_dead_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("admin.sock");
+    for _ in 0..2 {
+        let listener = bind(&path).unwrap();
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o660);
+        drop(listener);
+    }
+    let file = directory.path().join("file");
+    std::fs::write(&file, "keep").unwrap();
+    assert!(matches!(bind(&file), Err(AdminError::Occupied { .. })));
+    assert_eq!(std::fs::read(&file).unwrap(), b"keep");
+    let nowhere = directory.path().join("none/admin.sock");
+    assert!(matches!(bind(&nowhere), Err(AdminError::Bind { .. })));
+}
+
+#[tokio::test]
+async fn who_is_no_operator_gets_no_further() {
+    use tower::ServiceExt as _;
+    let inside = || async { "in" };
+    let router = Router::new()
+        .route("/", get(inside))
+        .layer(from_fn(operators_only));
+    let ask = |caller: Caller| {
+        let mut request = Request::new(Body::empty());
+        request.extensions_mut().insert(caller);
+        let router = router.clone();
+        async move { router.oneshot(request).await.unwrap().status().as_u16() }
+    };
+    assert_eq!(ask(Caller(Ok(Arc::from("op")))).await, 200);
+    assert_eq!(ask(Caller(Err(4321))).await, 403);
+}
+
+#[tokio::test]
+async fn a_body_with_an_unknown_key_is_refused() {
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Wanted {
+        #[expect(dead_code, reason = "only its presence matters")]
+        known: u8,
+    }
+    let read = |text: &'static str| read_json::<Wanted>(Body::from(text));
+    assert!(read("{\"known\":1}").await.is_ok());
+    for bad in ["{\"known\":1,\"other\":2}", "{}", "", "[", "{\"known\":-1}"] {
+        assert_eq!(read(bad).await.unwrap_err().rule(), "body-refused", "{bad}");
+    }
+}
+
+/// An appliance without tokens that serves its admin socket to this user.
+struct Appliance {
+    socket: PathBuf,
+    log: SigningLog,
+    stop: Option<tokio::sync::watch::Sender<()>>,
+    served: tokio::task::JoinHandle<()>,
+    _directory: tempfile::TempDir,
+}
+
+/// An answer: its status and its JSON.
+type Reply = (u16, Value);
+
+impl Appliance {
+    /// Starts one whose operator has this user id.
+    async fn start(uid: u32) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let clock = Clock::fixed(UnixMillis::from_seconds(1_800_000_000));
+        let log = new_log(directory.path(), &clock).await;
+        let profile = Path::new(env!("CARGO_MANIFEST_DIR")).join("profiles/mqtt-device.toml");
+        let profile = Profile::load(&profile).unwrap();
+        let profiles = BTreeMap::from([(profile.name().to_owned(), profile)]);
+        for (name, role) in [
+            ("device-1", IssuerRole::Device),
+            ("access", IssuerRole::Access),
+        ] {
+            log.record_issuer(issuer(name, role)).await.unwrap();
+        }
+        let access = "access".parse().unwrap();
+        let issuance = Issuance::new(log.clone(), clock.clone(), profiles, access);
+        let operators = vec![Operator {
+            name: "ann".into(),
+            uid,
+        }];
+        let admin = Admin::new(issuance, log.clone(), Hsm::open(&[]), clock, operators);
+        let socket = directory.path().join("admin.sock");
+        let (stop, stopping) = Stopping::new();
+        let served = tokio::spawn(serve(bind(&socket).unwrap(), admin, stopping));
+        Self {
+            socket,
+            log,
+            stop: Some(stop),
+            served,
+            _directory: directory,
+        }
+    }
+
+    /// Sends a request on a connection of its own.
+    async fn send(&self, method: &str, path: &str, body: Value) -> Reply {
+        let stream = UnixStream::connect(&self.socket).await.unwrap();
+        let (mut sender, connection) = handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        let body = if body.is_null() {
+            String::new()
+        } else {
+            body.to_string()
+        };
+        let request = hyper::Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "hallmark")
+            .body(Full::new(Bytes::from(body)))
+            .unwrap();
+        let response = sender.send_request(request).await.unwrap();
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, serde_json::from_slice(&body).unwrap())
+    }
+
+    /// Sends a request that is refused; its status and the problem's type.
+    async fn refused(&self, method: &str, path: &str, body: Value) -> (u16, String) {
+        let (status, problem) = self.send(method, path, body).await;
+        let urn = problem["type"].as_str().unwrap_or_default();
+        (status, urn.replace("urn:hallmark:problem:", ""))
+    }
+}
+
+/// An issuer with a certificate that it signed itself.
+fn issuer(name: &str, role: IssuerRole) -> IssuerRecord {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    IssuerRecord {
+        name: name.parse().unwrap(),
+        certificate: params.self_signed(&key).unwrap().der().to_vec(),
+        algorithm: SignatureAlgorithm::EcdsaSha256,
+        role,
+        parent: name.parse().unwrap(),
+        partitions: 0,
+    }
+}
+
+/// This process's user.
+fn own_uid() -> u32 {
+    rustix::process::getuid().as_raw()
+}
+
+/// The terms of an order, changed.
+fn order(key: &str, value: Value) -> Value {
+    let mut terms = json!({
+        "order": "demo", "profile": "mqtt-device", "issuer": "device-1", "lines": ["line-1"],
+        "quantity": 5, "from": 0, "until": 1_900_000_000_000_u64, "device_id_pattern": "dev-[0-9]+",
+    });
+    terms[key] = value;
+    terms
+}
+
+#[tokio::test]
+async fn whoever_is_no_operator_is_told_so_on_every_path() {
+    let appliance = Appliance::start(own_uid() + 1).await;
+    for (path, _) in routes() {
+        let (status, kind) = appliance.refused("GET", path, Value::Null).await;
+        assert_eq!((status, kind.as_str()), (403, "unknown-operator"), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn lines_and_orders_are_changed_in_the_log_by_the_operator() {
+    let appliance = Appliance::start(own_uid()).await;
+    let added = json!({"line": "line-1", "csr": csr("line-1")});
+    // The line is there, its certificate is not, since no token is: asking again gives it one.
+    let refused = appliance.refused("POST", "/v1/lines", added).await;
+    assert_eq!(refused, (503, "no-token".into()));
+    let (status, lines) = appliance.send("GET", "/v1/lines", Value::Null).await;
+    assert_eq!((status, &lines[0]["line"]), (200, &json!("line-1")));
+    let (status, opened) = appliance
+        .send("POST", "/v1/orders", order("quantity", json!(7)))
+        .await;
+    assert_eq!((status, &opened["terms"]["quantity"]), (201, &json!(7)));
+    let entries = appliance.log.status().size;
+    let (status, logged) = appliance
+        .send("POST", "/v1/orders/demo/close", Value::Null)
+        .await;
+    assert_eq!((status, &logged["entry"]), (200, &json!(entries)));
+    let shown = appliance
+        .send("GET", "/v1/orders/demo", Value::Null)
+        .await
+        .1;
+    assert_eq!(shown["state"], "closed");
+    appliance
+        .send("POST", "/v1/orders/demo/reopen", Value::Null)
+        .await;
+    assert_eq!(
+        appliance.send("GET", "/v1/orders", Value::Null).await.1[0]["state"],
+        "open"
+    );
+    appliance
+        .send("POST", "/v1/lines/line-1/disable", Value::Null)
+        .await;
+    assert_eq!(
+        appliance
+            .send("GET", "/v1/lines/line-1", Value::Null)
+            .await
+            .1["state"],
+        "disabled"
+    );
+    let again = json!({"line": "line-1", "csr": csr("line-1")});
+    assert_eq!(
+        appliance.refused("POST", "/v1/lines", again).await,
+        (403, "line-disabled".into())
+    );
+    appliance
+        .send("POST", "/v1/lines/line-1/enable", Value::Null)
+        .await;
+    let status = appliance.send("GET", "/v1/status", Value::Null).await.1;
+    assert_eq!(status["lines"], json!({"enabled": 1, "disabled": 0}));
+    assert_eq!(status["orders"], json!({"open": 1, "closed": 0}));
+    assert_eq!(
+        (&status["ready"], &status["log"]["state"]),
+        (&json!(false), &json!("running"))
+    );
+}
+
+#[tokio::test]
+async fn mistakes_are_problem_documents_and_change_nothing() {
+    let appliance = Appliance::start(own_uid()).await;
+    let line = json!({"line": "line-1", "csr": csr("line-1")});
+    appliance.send("POST", "/v1/lines", line).await;
+    let entries = appliance.log.status().size;
+    let serial = "4b1f00c5d2a94e7f8a6d03b1c7e95f20";
+    let (revoke, unknown) = (
+        format!("/v1/certificates/{serial}/revoke"),
+        "/v1/lines/none/disable",
+    );
+    let reason = json!({"reason": "superseded"});
+    let rows = [
+        (
+            "POST",
+            "/v1/orders",
+            order("profile", json!("none")),
+            422,
+            "value-refused",
+        ),
+        (
+            "POST",
+            "/v1/orders",
+            order("issuer", json!("access")),
+            422,
+            "value-refused",
+        ),
+        (
+            "POST",
+            "/v1/orders",
+            order("quantity", json!(0)),
+            422,
+            "value-refused",
+        ),
+        (
+            "POST",
+            "/v1/orders",
+            order("quantity", json!(-1)),
+            400,
+            "body-refused",
+        ),
+        (
+            "POST",
+            "/v1/orders",
+            order("lines", json!(["line-2"])),
+            404,
+            "missing",
+        ),
+        (
+            "POST",
+            "/v1/orders",
+            order("colour", json!("red")),
+            400,
+            "body-refused",
+        ),
+        (
+            "POST",
+            "/v1/lines",
+            json!({"line": "new", "csr": "garbage"}),
+            400,
+            "csr-refused",
+        ),
+        (
+            "POST",
+            "/v1/lines",
+            json!({"line": "New Line", "csr": csr("x")}),
+            400,
+            "body-refused",
+        ),
+        ("POST", unknown, Value::Null, 404, "missing"),
+        ("POST", "/v1/orders/none/close", Value::Null, 404, "missing"),
+        ("POST", revoke.as_str(), reason.clone(), 404, "missing"),
+        (
+            "POST",
+            revoke.as_str(),
+            json!({"reason": "bored"}),
+            400,
+            "body-refused",
+        ),
+        (
+            "POST",
+            "/v1/certificates/xyz/revoke",
+            reason,
+            404,
+            "missing",
+        ),
+        ("GET", "/v1/certificates/xyz", Value::Null, 404, "missing"),
+        (
+            "GET",
+            "/v1/certificates?limit=0",
+            Value::Null,
+            400,
+            "query-refused",
+        ),
+        (
+            "GET",
+            "/v1/certificates?colour=red",
+            Value::Null,
+            400,
+            "query-refused",
+        ),
+        ("GET", "/v1/nothing", Value::Null, 404, "no-such-path"),
+        (
+            "DELETE",
+            "/v1/orders",
+            Value::Null,
+            405,
+            "method-not-allowed",
+        ),
+    ];
+    for (method, path, body, status, kind) in rows {
+        let refused = appliance.refused(method, path, body.clone()).await;
+        assert_eq!(refused, (status, kind.to_owned()), "{method} {path} {body}");
+    }
+    assert_eq!(
+        appliance.log.status().size,
+        entries,
+        "nothing is in the log"
+    );
+    assert_eq!(
+        appliance.send("GET", "/v1/certificates", Value::Null).await,
+        (200, json!([]))
+    );
+    assert_eq!(
+        appliance.send("GET", "/v1/profiles", Value::Null).await.1,
+        json!(["mqtt-device"])
+    );
+}
+
+#[tokio::test]
+async fn a_revoked_line_certificate_authenticates_no_more() {
+    let appliance = Appliance::start(own_uid()).await;
+    let (log, line) = (&appliance.log, "line-1".parse::<Slug>().unwrap());
+    let certificate = LineCertificate {
+        serial: SerialNumber::from_random([9; 16]),
+        sha256: DetailHash::of(b"certificate"),
+        not_before: UnixMillis(0),
+        not_after: UnixMillis::END_OF_TIME,
+    };
+    let serial = certificate.serial;
+    for change in [
+        Change::LineAdded { line: line.clone() },
+        Change::LineCertified { line, certificate },
+    ] {
+        log.record_change("ann", change).await.unwrap();
+    }
+    let now = UnixMillis::from_seconds(1_800_000_000);
+    assert!(
+        log.registry()
+            .authenticate(Some(b"certificate"), now)
+            .is_ok()
+    );
+    let path = format!("/v1/certificates/{serial}/revoke");
+    // The log knows no such certificate, because none was issued here; the registry's part comes first.
+    let reason = json!({"reason": "key-compromise"});
+    appliance.send("POST", &path, reason).await;
+    assert!(
+        log.registry()
+            .authenticate(Some(b"certificate"), now)
+            .is_err()
+    );
+}
+
+#[tokio::test]
+async fn a_stop_ends_serving() {
+    let mut appliance = Appliance::start(own_uid()).await;
+    appliance.send("GET", "/v1/status", Value::Null).await;
+    drop(appliance.stop.take());
+    let served = tokio::time::timeout(std::time::Duration::from_secs(10), appliance.served);
+    served.await.unwrap().unwrap();
+    assert!(UnixStream::connect(&appliance.socket).await.is_err());
+}
