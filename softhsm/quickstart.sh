@@ -243,8 +243,16 @@ printf '  status %s: %s\n' "$status" "$(cat "$directory/refusal.json")"
 step "The signing log accounts for it"
 show "$hallmark" --config "$config" cert show "$serial"
 show "$hallmark" --config "$config" cert revoke "$serial" --reason superseded
+show "$hallmark" --config "$config" cert list --order demo
 
 step "An auditor verifies the log, with no key and no network"
+# What is durable is published within 200 ms: wait until a head covers all of it.
+durable=$("$hallmark" --config "$config" status --json | sed -n 's/.*"size": *\([0-9]*\).*/\1/p' | head -n 1)
+for ((tries = 0; ; tries++)); do
+  [ "$(sed -n 2p "$directory/public/log/checkpoint")" -ge "$durable" ] && break
+  [ "$tries" -lt 100 ] || { echo "the log's entries up to $durable are not published after 10 s" >&2; exit 1; }
+  sleep 0.1
+done
 show "$programs/hallmark-audit" verify --published "$directory/public" --details "$directory/private" \
   --log-key "$directory/state/log.vkey"
 

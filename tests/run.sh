@@ -10,7 +10,7 @@ Installs what is missing (Debian packages, a Python environment below target/), 
 all tests, shell and document checks, pkilint on every kind of certificate, a small run of the benchmark,
 and the quickstart.
 
-  --long   the long versions too: many more random cases, kills and rows
+  --long   the long versions too: many more random cases, kills and rows, and a minute of fuzzing for each parser
 
 One build (the dev profile) serves them all. CARGO_TARGET_DIR is honoured.
 TEXT
@@ -96,6 +96,11 @@ RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet
 
 step "pkilint"
 bash tests/lint.sh "$CARGO_TARGET_DIR/lint"
+
+if [ "$long" -eq 1 ]; then
+  step "fuzzing"
+  bash tests/fuzz.sh
+fi
 
 step "benchmark, small"
 bash tests/bench/issue/run.sh --smoke

@@ -7,6 +7,7 @@
 
 pub mod appliance;
 pub mod device;
+pub mod faults;
 pub mod invariants;
 pub mod log;
 pub mod program;

@@ -82,7 +82,13 @@ async fn openssl_accepts_the_servers_and_the_lines_certificate() {
         let address = appliance.site.api().replace("https://", "");
         let mut client = Command::new("openssl");
         client.current_dir(&path).stdin(std::process::Stdio::null());
-        client.args(["s_client", "-connect", &address, "-servername", "localhost"]);
+        client.args([
+            "s_client",
+            "-connect",
+            &address,
+            "-servername",
+            "hallmark.example",
+        ]);
         client.args([
             "-CAfile",
             "root.pem",
@@ -92,7 +98,7 @@ async fn openssl_accepts_the_servers_and_the_lines_certificate() {
         client
             .args([
                 "-verify_hostname",
-                "localhost",
+                "hallmark.example",
                 "-cert",
                 certificate,
                 "-key",

@@ -9,12 +9,17 @@
     reason = "a test that fails says so by panicking, waits on the wall clock and reads cargo's environment"
 )]
 
+mod ceremony;
 mod compile_fail;
+mod corpora;
+mod crash;
 mod deps;
 mod harness;
+mod hsm;
 mod interop;
 mod issue;
 mod layers;
 mod operate;
 mod outage;
 mod source;
+mod storage;

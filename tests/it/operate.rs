@@ -87,7 +87,10 @@ fn a_ceremony_overwrites_nothing() {
         .output()
         .unwrap();
     let (code, said) = failure(&output);
-    assert!(code == Some(1) && said.contains("already"), "{said}");
+    assert!(
+        code == Some(1) && said.contains("a ceremony overwrites nothing"),
+        "{said}"
+    );
     assert_eq!(site.ca("device-root"), before);
 }
 

@@ -9,7 +9,7 @@ use hyper::body::Bytes;
 use hyper::{Method, StatusCode};
 use serde_json::Value;
 
-use super::client::{Api, Call, Connection, Identity, Reply};
+use super::client::{Api, Call, ClientError, Connection, Identity, Reply};
 use super::device::{Device, der};
 use super::program::run;
 use super::site::Site;
@@ -24,6 +24,8 @@ pub struct Appliance {
     /// Certificates (DER, leaf) that lines received.
     pub received: Vec<Vec<u8>>,
     process: Option<Child>,
+    /// The token host, where it is a process of its own beside the daemon.
+    host: Option<Child>,
 }
 
 /// A line's certificate and key, as files.
@@ -52,13 +54,19 @@ pub struct OrderTerms<'a> {
 impl Appliance {
     /// Starts the appliance of a site and waits until it is ready.
     pub fn start(site: Site) -> Self {
-        let mut appliance = Self {
+        let mut appliance = Self::stopped(site);
+        appliance.start_again();
+        appliance
+    }
+
+    /// The appliance of a site, not started yet.
+    pub const fn stopped(site: Site) -> Self {
+        Self {
             site,
             received: Vec::new(),
             process: None,
-        };
-        appliance.start_again();
-        appliance
+            host: None,
+        }
     }
 
     /// Starts it after it was stopped or killed, and waits until it is ready.
@@ -70,40 +78,104 @@ impl Appliance {
     /// Starts the processes, without waiting.
     pub fn spawn(&mut self) {
         assert!(self.process.is_none(), "it runs already");
+        let mut command = self.site.hallmark();
+        command.arg("run");
+        self.process = Some(self.spawn_logged(&mut command));
+    }
+
+    /// Starts the token host alone, as a service of its own, without waiting.
+    pub fn spawn_host(&mut self) {
+        assert!(self.host.is_none(), "it runs already");
+        let mut command = self.site.command("hallmark-token");
+        command
+            .arg("soft")
+            .arg("--config")
+            .arg(self.site.configuration());
+        self.host = Some(self.spawn_logged(&mut command));
+    }
+
+    /// Starts the daemon alone, with more in its environment, without waiting.
+    pub fn spawn_daemon(&mut self, environment: &[(&str, PathBuf)]) {
+        assert!(self.process.is_none(), "it runs already");
+        let mut command = self.site.hallmark();
+        command.arg("serve").envs(environment.iter().cloned());
+        self.process = Some(self.spawn_logged(&mut command));
+    }
+
+    /// Starts a process whose messages go to the appliance's log.
+    fn spawn_logged(&self, command: &mut Command) -> Child {
         let log = File::options()
             .create(true)
             .append(true)
             .open(self.log_path())
             .unwrap();
-        let mut command = self.site.hallmark();
-        command.arg("run").stdin(Stdio::null());
+        command.stdin(Stdio::null());
         command.stdout(log.try_clone().unwrap()).stderr(log);
-        self.process = Some(command.spawn().unwrap());
+        command.spawn().unwrap()
     }
 
-    /// Waits until `/readyz` says so.
+    /// The daemon's process id.
+    pub fn daemon_id(&self) -> u32 {
+        self.process.as_ref().unwrap().id()
+    }
+
+    /// The token host's process id, where it is a service of its own.
+    pub fn host_id(&self) -> u32 {
+        self.host.as_ref().unwrap().id()
+    }
+
+    /// Sends the daemon a signal.
+    pub fn signal_daemon(&self, sent: rustix::process::Signal) {
+        signal(self.process.as_ref().unwrap(), sent);
+    }
+
+    /// Whether the daemon has ended; it can be started again then.
+    pub fn daemon_ended(&mut self) -> bool {
+        ended(&mut self.process)
+    }
+
+    /// Whether the token host has ended; it can be started again then.
+    pub fn host_ended(&mut self) -> bool {
+        ended(&mut self.host)
+    }
+
+    /// Asks the token host to end, and waits until it has.
+    pub fn stop_host(&mut self) {
+        if let Some(host) = self.host.take() {
+            end(host, "the token host");
+        }
+    }
+
+    /// Waits until `/readyz` says so and every issuer is loaded.
     ///
     /// # Panics
     /// When the daemon ends or the time is over.
     pub fn wait_until_ready(&mut self) {
-        let url = format!("http://{}/readyz", self.site.ops());
         self.wait("ready", |appliance| {
             let process = appliance.process.as_mut().unwrap();
             if let Some(status) = process.try_wait().unwrap() {
                 panic!("the appliance ended: {status}");
             }
-            let mut curl = Command::new("curl");
-            curl.args([
-                "--silent",
-                "--fail",
-                "--max-time",
-                "5",
-                "--output",
-                "/dev/null",
-                &url,
-            ]);
-            curl.status().unwrap().success()
+            appliance.is_ready() && appliance.issuers_are_usable()
         });
+    }
+
+    /// Whether every issuer of the configuration is loaded and its token is there.
+    fn issuers_are_usable(&self) -> bool {
+        let configured = std::fs::read_to_string(self.site.configuration()).unwrap();
+        let configured = configured.matches("[[issuer]]").count();
+        let told = self.json(&["status"]);
+        let issuers = told["issuers"].as_array().unwrap();
+        issuers.len() == configured && issuers.iter().all(|issuer| issuer["usable"] == true)
+    }
+
+    /// Whether `/readyz` says that a device certificate could be issued now.
+    pub fn is_ready(&self) -> bool {
+        let url = format!("http://{}/readyz", self.site.ops());
+        let mut curl = Command::new("curl");
+        curl.args(["--silent", "--fail", "--max-time", "5"]);
+        curl.args(["--output", "/dev/null", &url]);
+        curl.status().unwrap().success()
     }
 
     /// Looks until something holds.
@@ -174,26 +246,18 @@ impl Appliance {
 
     /// Asks the appliance to end, and waits until it has.
     pub fn stop(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            signal(&process, rustix::process::Signal::TERM);
-            let ends = Instant::now() + PATIENCE;
-            loop {
-                if let Some(status) = process.try_wait().unwrap() {
-                    assert!(status.success(), "the appliance ended with {status}");
-                    return;
-                }
-                if Instant::now() >= ends {
-                    let _ = process.kill();
-                    panic!("the appliance does not end");
-                }
-                std::thread::sleep(Duration::from_millis(10));
-            }
+        if let Some(process) = self.process.take() {
+            end(process, "the appliance");
         }
+        self.stop_host();
     }
 
     /// Kills every process of the appliance at once, as a power cut would.
     pub fn kill(&mut self) {
-        if let Some(mut process) = self.process.take() {
+        for mut process in [self.process.take(), self.host.take()]
+            .into_iter()
+            .flatten()
+        {
             let family = descendants(process.id());
             let _ = process.kill();
             process.wait().unwrap();
@@ -239,13 +303,16 @@ impl Appliance {
         }
     }
 
-    /// Opens an order of profile `mqtt-device` and issuer `device-1`.
+    /// Opens an order of issuer `device-1`, of profile `mqtt-device` and any plain device id if not told otherwise.
     pub fn order(&self, terms: &OrderTerms<'_>) {
         let quantity = terms.quantity.to_string();
-        let mut words = vec!["order", "open", terms.name, "--profile", "mqtt-device"];
+        let mut words = vec!["order", "open", terms.name];
         words.extend(["--issuer", "device-1", "--quantity", &quantity]);
         for line in terms.lines {
             words.extend(["--line", &line.name]);
+        }
+        if !terms.more.contains(&"--profile") {
+            words.extend(["--profile", "mqtt-device"]);
         }
         if !terms.more.contains(&"--device-id") {
             words.extend(["--device-id", "[A-Za-z0-9-]+"]);
@@ -316,6 +383,18 @@ impl Drop for Appliance {
 
 /// Posts a body to a path and takes what comes.
 pub async fn post(connection: &mut Connection, path: &str, body: &[u8]) -> Reply {
+    try_post(connection, path, body).await.unwrap()
+}
+
+/// Posts a body to a path, where the connection may break.
+///
+/// # Errors
+/// [`ClientError`]: there is no answer.
+pub async fn try_post(
+    connection: &mut Connection,
+    path: &str,
+    body: &[u8],
+) -> Result<Reply, ClientError> {
     let call = Call {
         method: Method::POST,
         path,
@@ -323,7 +402,7 @@ pub async fn post(connection: &mut Connection, path: &str, body: &[u8]) -> Reply
         accept: "*/*",
         body: Bytes::copy_from_slice(body),
     };
-    connection.send(call).await.unwrap()
+    connection.send(call).await
 }
 
 /// A DER certificate as PEM.
@@ -339,6 +418,34 @@ pub fn pem(certificate: &[u8]) -> String {
         "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
         lines.join("\n")
     )
+}
+
+/// Asks a process to end, and waits until it has.
+fn end(mut process: Child, what: &str) {
+    signal(&process, rustix::process::Signal::TERM);
+    let ends = Instant::now() + PATIENCE;
+    loop {
+        if let Some(status) = process.try_wait().unwrap() {
+            assert!(status.success(), "{what} ended with {status}");
+            return;
+        }
+        if Instant::now() >= ends {
+            let _ = process.kill();
+            panic!("{what} does not end");
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Whether a process has ended; if so it is forgotten.
+fn ended(process: &mut Option<Child>) -> bool {
+    let over = process
+        .as_mut()
+        .is_some_and(|process| process.try_wait().unwrap().is_some());
+    if over {
+        *process = None;
+    }
+    over
 }
 
 /// Sends a signal to a child that was not waited for, so that its id is still its own.

@@ -20,7 +20,15 @@ const PAGE: usize = 500;
 /// # Panics
 /// When an invariant does not hold.
 pub async fn assert(mut appliance: Appliance) {
-    let certificates = all_certificates(&appliance);
+    assert_and_stop(&mut appliance);
+}
+
+/// As [`assert`], and leaves the stopped appliance for further questions.
+///
+/// # Panics
+/// When an invariant does not hold.
+pub fn assert_and_stop(appliance: &mut Appliance) {
+    let certificates = all_certificates(appliance);
     let serials: BTreeSet<&str> = certificates.iter().map(|c| text(&c["serial"])).collect();
     assert_eq!(serials.len(), certificates.len(), "a serial stands twice");
     let open: Vec<_> = certificates
@@ -28,10 +36,10 @@ pub async fn assert(mut appliance: Appliance) {
         .filter(|c| c["status"] == "open")
         .collect();
     assert!(open.is_empty(), "open intents: {open:?}");
-    every_received_certificate_is_accounted_for(&appliance);
-    units_are_exact(&appliance, &certificates);
+    every_received_certificate_is_accounted_for(appliance);
+    units_are_exact(appliance, &certificates);
     appliance.stop();
-    let verified = verify(&appliance);
+    let verified = verify(appliance);
     assert!(verified.contains("verif"), "{verified}");
 }
 
@@ -101,6 +109,17 @@ fn units_are_exact(appliance: &Appliance, certificates: &[Value]) {
 
 /// Has `hallmark-audit` verify the published log with all details; what it prints.
 pub fn verify(appliance: &Appliance) -> String {
+    audit(appliance, &[])
+}
+
+/// The auditor's report on the published log with all details.
+pub fn report(appliance: &Appliance) -> Value {
+    let mut told: Value = serde_json::from_str(&audit(appliance, &["--json"])).unwrap();
+    told["report"].take()
+}
+
+/// Runs `hallmark-audit verify`, which must find no fault.
+fn audit(appliance: &Appliance, more: &[&str]) -> String {
     let path = appliance.site.path();
     let mut command = appliance.site.command("hallmark-audit");
     command
@@ -108,7 +127,10 @@ pub fn verify(appliance: &Appliance) -> String {
         .arg("--published")
         .arg(path.join("public"));
     command.arg("--details").arg(path.join("private"));
-    command.arg("--log-key").arg(path.join("state/log.vkey"));
+    command
+        .arg("--log-key")
+        .arg(path.join("state/log.vkey"))
+        .args(more);
     String::from_utf8(run(&mut command).stdout).unwrap()
 }
 

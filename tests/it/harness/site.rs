@@ -42,13 +42,29 @@ impl Site {
     /// A copy of the template whose token is called through `tests/faulting-token`; the file with its commands.
     pub fn faulting() -> (Self, PathBuf) {
         let mut site = Self::empty();
-        let control = site.path().join("faults");
-        site.module = ours("libfaulting_token.so");
-        site.environment
-            .push(("FAULTING_TOKEN_MODULE", PathBuf::from(SOFTHSM)));
-        site.environment
-            .push(("FAULTING_TOKEN_CONTROL", control.clone()));
+        let control = site.call_through_faults();
         (Self::copied(site), control)
+    }
+
+    /// As [`Self::before_ceremony`], with the token called through `tests/faulting-token`.
+    pub fn faulting_before_ceremony() -> (Self, PathBuf) {
+        let mut site = Self::empty();
+        let control = site.call_through_faults();
+        site.prepare();
+        (site, control)
+    }
+
+    /// Calls the token through `tests/faulting-token`; the file with its commands.
+    fn call_through_faults(&mut self) -> PathBuf {
+        let control = self.path().join("faults");
+        self.module = ours("libfaulting_token.so");
+        self.environment
+            .push(("FAULTING_TOKEN_MODULE", PathBuf::from(SOFTHSM)));
+        self.environment
+            .push(("FAULTING_TOKEN_CONTROL", control.clone()));
+        self.environment
+            .push(("FAULTING_TOKEN_COUNT", self.path().join("token-count")));
+        control
     }
 
     /// Copies the template into a site's directory.
@@ -96,15 +112,28 @@ impl Site {
         (site, trace)
     }
 
+    /// A site of its own with a token, a configuration and a ceremony file, before its ceremony.
+    pub fn before_ceremony() -> Self {
+        let site = Self::empty();
+        site.prepare();
+        site
+    }
+
     /// Makes a token and runs the real ceremony on it; the token's serial number.
     fn hold_ceremony(&self) -> String {
+        let token_serial = self.prepare();
+        run(self.hallmark().args(["ceremony", "run", "ceremony.toml"]));
+        token_serial
+    }
+
+    /// Makes all that a ceremony needs; the token's serial number.
+    fn prepare(&self) -> String {
         let token_serial = make_token(self.path());
         self.write_configuration(&token_serial);
         copy_directory(&root().join("profiles"), &self.path().join("profiles"));
         std::fs::create_dir(self.path().join("run")).unwrap();
         let ceremony = fill_in("softhsm/ceremony.toml.in", self, &token_serial);
         std::fs::write(self.path().join("ceremony.toml"), ceremony).unwrap();
-        run(self.hallmark().args(["ceremony", "run", "ceremony.toml"]));
         token_serial
     }
 
@@ -120,7 +149,12 @@ impl Site {
 
     /// The base URL of the API.
     pub fn api(&self) -> String {
-        format!("https://localhost:{}", self.api_port)
+        format!("https://127.0.0.1:{}", self.api_port)
+    }
+
+    /// The port of the API.
+    pub const fn api_port(&self) -> u16 {
+        self.api_port
     }
 
     /// The address of health and metrics.
@@ -174,8 +208,10 @@ impl Site {
     }
 }
 
-/// Adds to each issuer what its certificates say about where to ask.
+/// What a real configuration has and the quickstart's has not: where to ask about each issuer's certificates,
+/// and a server's name with a domain, as linters want it.
 fn with_urls(configuration: &str) -> String {
+    let configuration = configuration.replace("\"localhost\"", "\"hallmark.example\"");
     let mut text = String::new();
     for line in configuration.lines() {
         text += line;
@@ -224,7 +260,7 @@ fn fill_in(file: &str, site: &Site, token_serial: &str) -> String {
 fn template() -> &'static Template {
     static TEMPLATE: OnceLock<Template> = OnceLock::new();
     TEMPLATE.get_or_init(|| {
-        let mut site = Site::empty();
+        let site = Site::empty();
         let token_serial = site.hold_ceremony();
         for name in ["device-root", "device-1", "access-root", "access"] {
             super::leave_for_lint(&format!("{name}.cer"), &site.ca(name));
@@ -233,7 +269,7 @@ fn template() -> &'static Template {
         }
         remove_earlier_templates();
         let directory = template_directory(std::process::id());
-        copy_directory(&site.keep(), &directory);
+        copy_directory(site.path(), &directory);
         Template {
             directory,
             token_serial,

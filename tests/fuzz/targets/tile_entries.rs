@@ -1,0 +1,4 @@
+//! `cargo fuzz run tile_entries`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| hallmark_fuzz::log::tile_entries(bytes));
