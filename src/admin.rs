@@ -129,9 +129,7 @@ pub fn bind(path: &Path) -> Result<UnixListener, AdminError> {
         source,
     };
     match std::fs::symlink_metadata(path) {
-        Ok(found) if found.file_type().is_socket() => {
-            std::fs::remove_file(path).map_err(failed)?;
-        }
+        Ok(found) if found.file_type().is_socket() => {}
         Ok(_) => {
             return Err(AdminError::Occupied {
                 path: path.to_owned(),
@@ -140,9 +138,15 @@ pub fn bind(path: &Path) -> Result<UnixListener, AdminError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(failed(error)),
     }
-    let listener = UnixListener::bind(path).map_err(failed)?;
-    // Until here the umask decides, which gives no stranger the right to write, so none can connect.
-    rustix::fs::chmod(path, SOCKET_MODE).map_err(|error| failed(error.into()))?;
+    // Bound under another name and renamed, so that it never stands there with another mode than its own.
+    let unready = path.with_extension("new");
+    match std::fs::remove_file(&unready) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&unready).map_err(failed)?;
+    rustix::fs::chmod(&unready, SOCKET_MODE).map_err(|error| failed(error.into()))?;
+    std::fs::rename(&unready, path).map_err(failed)?;
     Ok(listener)
 }
 

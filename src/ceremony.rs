@@ -25,9 +25,9 @@ use crate::config::{Config, Token};
 use crate::crl::CrlError;
 use crate::durable;
 use crate::hsm::HsmError;
-use crate::issuer::IssuerError;
+use crate::issuer::{IssuerError, MakeFailed};
 use crate::profile::{BuildRefused, ProfileError};
-use crate::signing_log::{IntentRefused, LogError};
+use crate::signing_log::LogError;
 use crate::store::StoreError;
 use crate::time::Clock;
 
@@ -104,9 +104,9 @@ pub enum StepFailed {
     /// The issuer.
     #[error(transparent)]
     Issuer(#[from] IssuerError),
-    /// The log took no intent.
+    /// An object was not made.
     #[error(transparent)]
-    Intent(#[from] IntentRefused),
+    Make(#[from] MakeFailed),
     /// The profile of the server's certificate.
     #[error(transparent)]
     Profile(#[from] ProfileError),

@@ -12,27 +12,20 @@ use certstatus::crl::{CrlFields, LogAnchor, RevokedEntry, Scope, TbsCrl};
 use certstatus::log::IssuerName;
 
 use crate::durable;
-use crate::hsm::HsmError;
-use crate::issuer::{SignFailed, Signer};
+use crate::issuer::{MakeFailed, Signer};
 use crate::profile::IssuerFacts;
 use crate::ra::{APPLIANCE, Grant, Purpose};
-use crate::signing_log::{Failed, Issued, SigningLog, ToBeSigned};
+use crate::signing_log::{Issued, LogError, SigningLog, ToBeSigned};
 
 /// Why a CRL is not made.
 #[derive(Debug, thiserror::Error)]
 pub enum CrlError {
-    /// The intent was refused.
-    #[error("the CRL's intent was not recorded")]
-    Intent(#[source] crate::signing_log::IntentRefused),
-    /// The token did not sign.
-    #[error("the CRL was not signed")]
-    Sign(#[source] HsmError),
-    /// The signature does not verify.
-    #[error("the CRL's signature is wrong")]
-    Check(#[source] certstatus::signature::SignatureFault),
+    /// It was not made.
+    #[error("the CRL was not made")]
+    Make(#[source] MakeFailed),
     /// The log failed.
-    #[error("the CRL's outcome was not recorded")]
-    Log(#[source] crate::signing_log::LogError),
+    #[error("the log does not serve a CRL")]
+    Log(#[source] LogError),
     /// The file could not be written.
     #[error("the CRL was issued but not written")]
     Write(#[source] std::io::Error),
@@ -90,38 +83,14 @@ pub async fn issue(
         algorithm: signer.algorithm(),
         tbs,
     };
-    let intent = log
-        .record_intent(&grant, object)
+    let issued = signer
+        .make(log, &grant, object)
         .await
-        .map_err(CrlError::Intent)?;
-    let signed = match signer.sign(intent).await {
-        Ok(signed) => signed,
-        Err(SignFailed { failed, source }) => {
-            // The failure is what the caller must hear; an intent left open is closed by recovery.
-            close(log, *failed).await;
-            return Err(CrlError::Sign(source));
-        }
-    };
-    let checked = match signed.check() {
-        Ok(checked) => checked,
-        Err(wrong) => {
-            let fault = wrong.fault;
-            close(log, *wrong.failed).await;
-            return Err(CrlError::Check(fault));
-        }
-    };
-    let issued = log.record_issued(checked).await.map_err(CrlError::Log)?;
+        .map_err(CrlError::Make)?;
     // A reader that finds the CRL must find its entries below the published head.
     log.publish().await.map_err(CrlError::Log)?;
     write(published, signer.name(), issued.der().to_vec()).await?;
     Ok(issued)
-}
-
-/// Closes a failed intent, or leaves it to recovery.
-async fn close(log: &SigningLog, failed: Failed) {
-    if let Err(error) = log.record_failed(failed).await {
-        tracing::error!(%error, "a CRL's intent stays open until recovery");
-    }
 }
 
 /// Writes the CRL where readers look for it.

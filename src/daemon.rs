@@ -13,12 +13,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use certstatus::log::IssuerName;
 use certstatus::log::checkpoint::VerifierKey;
-use certstatus::log::{DetailHash, IssuerName};
+use rustix::process::{DumpableBehavior, Resource, Rlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
+use crate::admin::AdminError;
 use crate::config::{Config, LogKeyPlace};
 use crate::hsm::{Hsm, HsmError, LogKey};
 use crate::http::tls::TlsError;
@@ -32,6 +34,9 @@ use listeners::Listeners;
 
 /// The pause between attempts at what has to wait for a token or the storage.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
+
+/// The longest pause between self-tests of a token that fails them.
+const SELF_TEST_PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// Why the daemon does not start, or stopped.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +77,9 @@ pub enum DaemonError {
         #[source]
         source: std::io::Error,
     },
+    /// The admin socket.
+    #[error("the admin socket cannot be used")]
+    Admin(#[from] AdminError),
     /// The server's certificate.
     #[error("the API's certificate cannot be used")]
     Tls(#[from] TlsError),
@@ -125,6 +133,7 @@ pub async fn run(config: Config, config_path: &Path) -> Result<(), DaemonError> 
 /// # Errors
 /// [`DaemonError`].
 pub async fn serve(config: Config, clock: Clock) -> Result<(), DaemonError> {
+    harden()?;
     let profiles = load_profiles(&config.profiles)?;
     let store = Store::open(&config.state_dir).await?;
     let hsm = Hsm::open(&config.tokens);
@@ -178,20 +187,20 @@ async fn come_up(
     let records = log.issuers().await?;
     let mut loading = JoinSet::new();
     for record in &records {
+        let chain = chain(record, &records);
+        // A retry of what this issuer signed is answered without its token.
+        issuance.add_issuer(record.name.clone(), chain.clone(), None);
         let configured = config
-            .issuers
-            .iter()
-            .find(|issuer| issuer.name == record.name)
+            .issuer(&record.name)
             .ok_or_else(|| DaemonError::NotConfigured(record.name.clone()))?;
         if configured.key.is_none() {
             continue; // An offline root: its key is elsewhere.
         }
-        let chain = chain(record, &records);
         let (record, configured) = (record.clone(), configured.clone());
         let (issuance, log, hsm) = (issuance.clone(), log.clone(), hsm.clone());
         loading.spawn(async move {
             let issuer = load_issuer(&record, &configured, &hsm, &log).await?;
-            issuance.add_issuer(issuer, chain);
+            issuance.add_issuer(record.name.clone(), chain, Some(issuer));
             Ok::<_, DaemonError>(record.name)
         });
     }
@@ -220,7 +229,7 @@ async fn load_issuer(
     hsm: &Hsm,
     log: &SigningLog,
 ) -> Result<Issuer, DaemonError> {
-    let mut told = String::new();
+    let (mut told, mut pause) = (String::new(), RETRY_PAUSE);
     loop {
         match Issuer::load(record, configured, hsm, log).await {
             Ok(issuer) => return Ok(issuer),
@@ -232,7 +241,11 @@ async fn load_issuer(
                     tracing::warn!(issuer = %record.name, error = %text, "waiting for the issuer");
                     told = text;
                 }
-                tokio::time::sleep(RETRY_PAUSE).await;
+                tokio::time::sleep(pause).await;
+                if error.logged() {
+                    // A token that is there but fails its self-tests writes two entries each time.
+                    pause = (pause * 2).min(SELF_TEST_PAUSE_MAX);
+                }
             }
         }
     }
@@ -268,15 +281,8 @@ async fn log_key(config: &Config, hsm: &Hsm) -> Result<LogKey, DaemonError> {
     };
     let pin = log_key_pin(config)?;
     loop {
-        match hsm
-            .ca_key(
-                uri,
-                certstatus::signature::SignatureAlgorithm::Ed25519,
-                &pin,
-            )
-            .await
-        {
-            Ok(key) => return Ok(LogKey::on_token(key)),
+        match LogKey::open(hsm, uri, &pin).await {
+            Ok(key) => return Ok(key),
             Err(error) if !error.retry_helps() => return Err(DaemonError::LogKey(error)),
             Err(_waits) => tokio::time::sleep(RETRY_PAUSE).await,
         }
@@ -288,8 +294,6 @@ async fn log_key(config: &Config, hsm: &Hsm) -> Result<LogKey, DaemonError> {
 /// A wrong file only finds no key on the token: that the key is the log's own, `SigningLog::open` checks
 /// against entry 0.
 fn log_key_pin(config: &Config) -> Result<[u8; 32], DaemonError> {
-    /// The DER before the 32 octets of an Ed25519 key (RFC 8410, 4).
-    const ED25519_SPKI: [u8; 12] = [0x30, 42, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 3, 33, 0];
     let path = config.verifier_key_file();
     let failed = |source| DaemonError::Listen {
         what: format!("{}: the log's verifier key cannot be read", path.display()),
@@ -298,7 +302,25 @@ fn log_key_pin(config: &Config) -> Result<[u8; 32], DaemonError> {
     let text = std::fs::read_to_string(&path).map_err(failed)?;
     let key = VerifierKey::parse(text.trim_end())
         .map_err(|bad| failed(std::io::Error::new(std::io::ErrorKind::InvalidData, bad)))?;
-    Ok(DetailHash::of(&[ED25519_SPKI.as_slice(), key.key()].concat()).0)
+    Ok(key.spki_sha256())
+}
+
+/// Makes sure that neither the log key nor the server's key gets into a core dump or under a debugger, and that
+/// files are made for this user and group only unless their writer says otherwise.
+///
+/// # Errors
+/// [`DaemonError::Listen`]: the system refuses; nothing was started.
+pub fn harden() -> Result<(), DaemonError> {
+    let failed = |error: rustix::io::Errno| DaemonError::Listen {
+        what: "the system refuses to forbid core dumps".to_owned(),
+        source: error.into(),
+    };
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    rustix::process::setrlimit(Resource::Core, none).map_err(failed)?;
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(failed)
 }
 
 /// Waits for SIGTERM or SIGINT.

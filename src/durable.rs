@@ -1,6 +1,6 @@
 //! Files that survive a power cut: the one place that writes published files.
 //!
-//! Promises that after [`write`] returns, the file has either its old or its new contents whole, on disk, and
+//! Promises that after [`write()`] returns, the file has either its old or its new contents whole, on disk, and
 //! that its name is on disk too. Never leaves a half-written file under its name, and never overwrites a
 //! secret. Failure story: an error leaves the old file and removes the temporary one; only a crash may leave
 //! a temporary file (`.NAME.ThreadId(N).tmp`), which a later write of that name takes away.
@@ -33,10 +33,10 @@ pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     sync_directory(directory)
 }
 
-/// Like [`write`], with mode 0600 from the start: for private keys.
+/// Like [`write()`], with mode 0600 from the start: for private keys.
 ///
 /// # Errors
-/// As [`write`]; also when `path` exists, since a key is never overwritten.
+/// As [`write()`]; also when `path` exists, since a key is never overwritten.
 pub fn write_secret(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let directory = ensure_directory(path)?;
     let temporary = Temporary::create(path, MODE_SECRET, bytes)?;

@@ -3,12 +3,12 @@
 //! Owns the connection to each `hallmark-token` process, key handles, deadlines and the classification of
 //! failures. Promises that a [`CaKey`] is the one pinned key, and that every failure says whether a
 //! signature may exist. Never holds a PIN or a vendor library in this process. Failure story: a lost host
-//! fails the calls in flight with [`HsmError::reached_token`] true, and the connection is made again.
+//! fails the calls in flight with [`HsmError::reached`] saying [`Reached::Maybe`], and the connection is made again.
 
 pub mod host;
 mod link;
 mod log_key;
-/// Public for the fuzz targets only (`tests/fuzz/`).
+// Public for the fuzz targets only (`tests/fuzz/`).
 #[doc(hidden)]
 pub mod wire;
 
@@ -212,6 +212,15 @@ pub enum HsmError {
     },
 }
 
+/// Whether a label is in use on a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// It is.
+    Yes,
+    /// It is free.
+    No,
+}
+
 /// Whether a request may have reached the token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reached {
@@ -306,6 +315,25 @@ impl Hsm {
         })
     }
 
+    /// Whether a private key of this label is on the token, whatever its public key is (before a ceremony).
+    ///
+    /// # Errors
+    /// [`HsmError`] that leaves the question open.
+    pub async fn label_taken(
+        &self,
+        uri: &KeyUri,
+        algorithm: SignatureAlgorithm,
+    ) -> Result<Taken, HsmError> {
+        // No public key has this hash: a label that is free is missing, any other answer is in the way.
+        match self.ca_key(uri, algorithm, &[0; 32]).await {
+            Err(HsmError::KeyMissing { .. }) => Ok(Taken::No),
+            Err(HsmError::KeyUnfit { .. } | HsmError::KeyAmbiguous { .. }) | Ok(_) => {
+                Ok(Taken::Yes)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// Makes a key pair on a token whose host was started for a ceremony; refuses a label that exists.
     ///
     /// # Errors
@@ -398,10 +426,15 @@ impl LogKey {
         log_key::generate()
     }
 
-    /// Uses an Ed25519 key on a token.
-    #[must_use]
-    pub fn on_token(key: CaKey) -> Self {
-        Self(LogKeyPlace::Token(key))
+    /// Finds the Ed25519 key with this place and this SPKI hash on a token.
+    ///
+    /// # Errors
+    /// As [`Hsm::ca_key`].
+    pub async fn open(hsm: &Hsm, uri: &KeyUri, spki_sha256: &[u8; 32]) -> Result<Self, HsmError> {
+        let key = hsm
+            .ca_key(uri, SignatureAlgorithm::Ed25519, spki_sha256)
+            .await?;
+        Ok(Self(LogKeyPlace::Token(key)))
     }
 
     /// The public key, 32 octets.

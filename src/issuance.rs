@@ -16,12 +16,12 @@ use tokio::sync::watch;
 
 use crate::csr::{Csr, CsrRefused, VerifiedCsr};
 use crate::hsm::HsmError;
-use crate::issuer::{Issuer, SignFailed};
+use crate::issuer::{AbortOnPanic, Issuer, MakeFailed};
 use crate::limits;
 use crate::profile::{BuildRefused, Profile};
 use crate::ra::{Grant, Line, Order, Refused};
 use crate::signing_log::{
-    Claim, Claimed, Failed, IntentRefused, Issued, IssuerRole, LogError, SigningLog, ToBeSigned,
+    Claim, Claimed, IntentRefused, Issued, IssuerRole, LogError, SigningLog, ToBeSigned,
 };
 use crate::time::Clock;
 
@@ -38,17 +38,18 @@ struct Inner {
     profiles: BTreeMap<String, Profile>,
     /// The issuer of line and server certificates.
     access: IssuerName,
-    /// Issuers whose token has been there; others are added when it comes.
-    issuers: RwLock<HashMap<IssuerName, Arc<Loaded>>>,
+    /// The log's issuers; their keys come when their tokens do.
+    issuers: RwLock<HashMap<IssuerName, Arc<Known>>>,
     /// Claims in work: a second request for one waits for the first.
     in_work: Mutex<HashMap<Claim, watch::Receiver<()>>>,
 }
 
-/// An issuer with what its answers carry.
-struct Loaded {
-    issuer: Issuer,
-    /// Its certificate, then its parents', without the root.
+/// An issuer of the log, with what answers carry.
+struct Known {
+    /// Its certificate, then its parents', without the root: a retry needs no token.
     chain: Vec<Vec<u8>>,
+    /// Itself, once its token has been there.
+    issuer: Option<Issuer>,
 }
 
 /// A certificate that may leave, with what the client wants to know of it.
@@ -133,8 +134,16 @@ struct InWork {
     _done: watch::Sender<()>,
 }
 
-/// Aborts the process when dropped by a panic.
-struct AbortOnPanic;
+impl From<MakeFailed> for IssueError {
+    fn from(failed: MakeFailed) -> Self {
+        match failed {
+            MakeFailed::Intent(refused) => Self::Intent(refused),
+            MakeFailed::Token(source) => Self::Token(source),
+            MakeFailed::Check(fault) => Self::Check(fault),
+            MakeFailed::Log(error) => Self::Log(error),
+        }
+    }
+}
 
 impl Issuance {
     /// Issuing without any issuer yet; `access` is the issuer of line and server certificates.
@@ -158,15 +167,16 @@ impl Issuance {
         }
     }
 
-    /// Adds an issuer whose key is loaded; `chain` is its certificate and its parents', without the root.
-    pub fn add_issuer(&self, issuer: Issuer, chain: Vec<Vec<u8>>) {
-        let name = issuer.facts().name.clone();
+    /// Makes an issuer of the log known; `chain` is its certificate and its parents', without the root.
+    ///
+    /// From now on certificates that it issued are given out again; `None` until its key is loaded.
+    pub fn add_issuer(&self, name: IssuerName, chain: Vec<Vec<u8>>, issuer: Option<Issuer>) {
         let mut issuers = self
             .inner
             .issuers
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        issuers.insert(name, Arc::new(Loaded { issuer, chain }));
+        issuers.insert(name, Arc::new(Known { chain, issuer }));
     }
 
     /// Whether a device issuer and the access issuer are loaded and their tokens could sign now.
@@ -178,8 +188,9 @@ impl Issuance {
             .read()
             .unwrap_or_else(PoisonError::into_inner);
         let usable = |role| {
-            let mut of_role = issuers.values().filter(|held| held.issuer.role() == role);
-            of_role.any(|held| held.issuer.signer().usable())
+            let loaded = issuers.values().filter_map(|known| known.issuer.as_ref());
+            let mut of_role = loaded.filter(|issuer| issuer.role() == role);
+            of_role.any(|issuer| issuer.signer().usable())
         };
         usable(IssuerRole::Device) && usable(IssuerRole::Access)
     }
@@ -200,12 +211,9 @@ impl Issuance {
             .unwrap_or_else(PoisonError::into_inner);
         let mut list: Vec<_> = issuers
             .iter()
-            .map(|(name, held)| {
-                (
-                    name.clone(),
-                    held.issuer.role(),
-                    held.issuer.signer().usable(),
-                )
+            .filter_map(|(name, known)| {
+                let issuer = known.issuer.as_ref()?;
+                Some((name.clone(), issuer.role(), issuer.signer().usable()))
             })
             .collect();
         list.sort_by(|a, b| a.0.cmp(&b.0));
@@ -253,12 +261,12 @@ impl Issuance {
         profile: &str,
         csr: VerifiedCsr,
     ) -> Result<Answer, IssueError> {
-        let loaded = self.inner.loaded(&self.inner.access)?;
+        let known = self.inner.known(&self.inner.access)?;
         let profile = profile.to_owned();
         let inner = Arc::clone(&self.inner);
         run(async move {
-            let issued = inner.five_steps(&loaded, &profile, &csr, &grant).await?;
-            answer(issued, &loaded, Origin::New)
+            let issued = inner.five_steps(&known, &profile, &csr, &grant).await?;
+            answer(issued, &known, Origin::New)
         })
         .await
     }
@@ -303,10 +311,10 @@ impl Inner {
     /// Issued before? The same certificate. Else quota, dates, device-id rules, and the five steps.
     async fn once(&self, request: Request, held: &InWork) -> Result<Answer, IssueError> {
         let terms = &request.order.terms;
-        let loaded = self.loaded(&terms.issuer);
+        let known = self.known(&terms.issuer)?;
         match self.log.claimed(&held.claim).await? {
             Claimed::Free => {}
-            Claimed::Issued(issued) => return answer(issued, &*loaded?, Origin::Repeated),
+            Claimed::Issued(issued) => return answer(issued, &known, Origin::Repeated),
             Claimed::Revoked { serial } => return Err(IssueError::RevokedBefore(serial)),
             // Only an intent of a halted log has no outcome here: recovery closes it.
             Claimed::InFlight => return Err(IssueError::Late),
@@ -314,17 +322,16 @@ impl Inner {
         let now = self.clock.now();
         let registry = self.log.registry();
         let grant = registry.grant(&request.line, &terms.order, &request.device_id, now)?;
-        let loaded = loaded?;
         let issued = self
-            .five_steps(&loaded, &terms.profile, &request.csr, &grant)
+            .five_steps(&known, &terms.profile, &request.csr, &grant)
             .await?;
-        answer(issued, &loaded, Origin::New)
+        answer(issued, &known, Origin::New)
     }
 
     /// The five steps.
     async fn five_steps(
         &self,
-        loaded: &Loaded,
+        known: &Known,
         profile: &str,
         csr: &VerifiedCsr,
         grant: &Grant,
@@ -333,57 +340,25 @@ impl Inner {
             .profiles
             .get(profile)
             .ok_or_else(|| IssueError::Missing(format!("the profile {profile}")))?;
-        let issuer = &loaded.issuer;
-        if !issuer.signer().usable() {
-            // Before the intent, so that an absent token leaves nothing to clean up.
-            return Err(IssueError::NoToken);
-        }
+        // Before the intent, so that an absent token leaves nothing to clean up.
+        let issuer = known
+            .issuer
+            .as_ref()
+            .filter(|issuer| issuer.signer().usable());
+        let issuer = issuer.ok_or(IssueError::NoToken)?;
 
         // 1  Policy and lint on the final certificate. A failure leaves nothing.
         let serial = random_serial()?;
         let tbs = profile.build(csr, grant, issuer.facts(), serial, self.clock.now())?;
 
-        // 2  Durable: serial, unit, claim, full TBS. A failure leaves nothing, or an intent that was
-        //    committed but reported as failed: recovery closes it as abandoned, since it reached no token.
-        let intent = self
-            .log
-            .record_intent(grant, ToBeSigned::Certificate(tbs))
-            .await?;
-
-        // 3  In the token's own process. A failure closes the intent: abandoned when no request reached
-        //    the token, else unresolved.
-        let signed = match issuer.signer().sign(intent).await {
-            Ok(signed) => signed,
-            Err(SignFailed { failed, source }) => {
-                self.close(*failed).await;
-                return Err(IssueError::Token(source));
-            }
-        };
-
-        // 4  Signature verified, TBS bytes equal. A failure closes the intent as unresolved.
-        let certificate = match signed.check() {
-            Ok(certificate) => certificate,
-            Err(wrong) => {
-                tracing::error!(error = %wrong, "the token made a wrong signature");
-                self.close(*wrong.failed).await;
-                return Err(IssueError::Check(wrong.fault));
-            }
-        };
-
-        // 5  Durable, then out. A failure leaves a certificate that nobody got: if the outcome became
-        //    durable the retry finds it, else recovery closes the intent as unresolved.
-        Ok(self.log.record_issued(certificate).await?)
+        // 2  intent, durable   3  signature   4  check   5  outcome, durable: each failure's
+        //    consequence stands with its step in `issuer`, because CRLs and self-tests take the same steps.
+        let object = ToBeSigned::Certificate(tbs);
+        Ok(issuer.signer().make(&self.log, grant, object).await?)
     }
 
-    /// Closes a failed intent. When even that fails it stays open, and recovery closes it.
-    async fn close(&self, failed: Failed) {
-        if let Err(error) = self.log.record_failed(failed).await {
-            tracing::error!(%error, "a failed intent stays open until recovery");
-        }
-    }
-
-    /// The issuer, if its token has been there.
-    fn loaded(&self, name: &IssuerName) -> Result<Arc<Loaded>, IssueError> {
+    /// The issuer, once the log has been read.
+    fn known(&self, name: &IssuerName) -> Result<Arc<Known>, IssueError> {
         let issuers = self.issuers.read().unwrap_or_else(PoisonError::into_inner);
         issuers.get(name).cloned().ok_or(IssueError::NoToken)
     }
@@ -424,16 +399,16 @@ fn device_id_of<'a>(
 }
 
 /// What the client gets.
-fn answer(issued: Issued, loaded: &Loaded, origin: Origin) -> Result<Answer, IssueError> {
+fn answer(issued: Issued, known: &Known, origin: Origin) -> Result<Answer, IssueError> {
     let entries = issued.entries();
     let &Subject::Certificate { serial, not_after } = issued.subject() else {
         return Err(IssueError::Missing(
             "a certificate where its intent says one is".to_owned(),
         ));
     };
-    let mut chain = Vec::with_capacity(1 + loaded.chain.len());
+    let mut chain = Vec::with_capacity(1 + known.chain.len());
     chain.push(issued.der().to_vec());
-    chain.extend(loaded.chain.iter().cloned());
+    chain.extend(known.chain.iter().cloned());
     Ok(Answer {
         chain,
         serial,
@@ -462,13 +437,5 @@ impl Drop for InWork {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         in_work.remove(&self.claim);
-    }
-}
-
-impl Drop for AbortOnPanic {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            std::process::abort();
-        }
     }
 }

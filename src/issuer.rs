@@ -9,15 +9,15 @@
 use std::time::Duration;
 
 use certstatus::log::IssuerName;
-use certstatus::signature::{PublicKey, SignatureAlgorithm};
+use certstatus::signature::{PublicKey, SignatureAlgorithm, SignatureFault};
 
-use crate::config;
+use crate::config::{self, KeyUri};
 use crate::hsm::{CaKey, Hsm, HsmError, Reached};
 use crate::profile::IssuerFacts;
 use crate::ra::{APPLIANCE, Grant, Purpose};
 use crate::signing_log::{
-    Certificate, CheckFailed, Failed, Intent, IntentRefused, IssuerRecord, IssuerRole, LogError,
-    SigningLog, ToBeSigned,
+    Certificate, CheckFailed, Failed, Intent, IntentRefused, Issued, IssuerRecord, IssuerRole,
+    LogError, SigningLog, ToBeSigned,
 };
 
 /// A CA key under its name in the log: signs intents of that name only.
@@ -55,6 +55,26 @@ pub struct SignFailed {
     pub source: HsmError,
 }
 
+/// Why an object was not made: at which step.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum MakeFailed {
+    /// 2: nothing was recorded, or recovery closes it.
+    #[error(transparent)]
+    Intent(IntentRefused),
+    /// 3: the intent is closed; a retry is a new attempt.
+    #[error("the token did not sign")]
+    Token(#[source] HsmError),
+    /// 4: the token's signature was wrong; the intent is closed as unresolved.
+    #[error("the token's signature was wrong")]
+    Check(#[source] SignatureFault),
+    /// 5: the outcome may or may not be durable; a retry finds it if it is.
+    #[error(transparent)]
+    Log(LogError),
+}
+
+/// Aborts the process when dropped by a panic: recovery is the normal start, a half-made signature is not.
+pub(crate) struct AbortOnPanic;
+
 /// Why an issuer cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum IssuerError {
@@ -86,22 +106,40 @@ pub enum IssuerError {
     },
 }
 
-/// How long all attempts over one intent may take together: a worker that is killed and started anew, with a
+/// After this long no further attempt over an intent is begun: a worker that is killed and started anew, with a
 /// login, fits in; beyond it the line is better served by a refusal that it can retry.
 const SIGN_DEADLINE: Duration = Duration::from_secs(15);
 
 /// Attempts that may reach a token, over one intent.
 const ATTEMPTS_MAX: u32 = 3;
 
-/// The pause before asking a token again that was busy or away.
-const RETRY_PAUSE: Duration = Duration::from_millis(20);
+/// The first pause before asking a token again that was busy or away; it doubles.
+const RETRY_PAUSE_MIN: Duration = Duration::from_millis(20);
+
+/// The longest.
+const RETRY_PAUSE_MAX: Duration = Duration::from_millis(320);
 
 impl Signer {
-    /// Names a key.
+    /// Finds the one key with this place and this SPKI hash, and names it.
     ///
     /// # Errors
-    /// [`IssuerError::Unfit`] when the key's public part does not parse.
-    pub fn new(name: IssuerName, key: CaKey) -> Result<Self, IssuerError> {
+    /// [`IssuerError::Hsm`] whose source says `retry_helps`: wait for the token. Others: tell the operator.
+    pub async fn open(
+        hsm: &Hsm,
+        name: IssuerName,
+        uri: &KeyUri,
+        algorithm: SignatureAlgorithm,
+        spki_sha256: &[u8; 32],
+    ) -> Result<Self, IssuerError> {
+        let key = match hsm.ca_key(uri, algorithm, spki_sha256).await {
+            Ok(key) => key,
+            Err(source) => {
+                return Err(IssuerError::Hsm {
+                    issuer: name,
+                    source,
+                });
+            }
+        };
         match PublicKey::parse(key.spki()) {
             Ok(public_key) => Ok(Self {
                 name,
@@ -115,50 +153,93 @@ impl Signer {
         }
     }
 
+    /// Steps 2 to 5 of `docs/ISSUANCE.md`, in a task of their own: whoever waits may go away.
+    ///
+    /// # Errors
+    /// [`MakeFailed`] says at which step; its intent, if there is one, is closed.
+    pub async fn make(
+        &self,
+        log: &SigningLog,
+        grant: &Grant,
+        object: ToBeSigned,
+    ) -> Result<Issued, MakeFailed> {
+        let (signer, log, grant) = (self.clone(), log.clone(), grant.clone());
+        let task = tokio::spawn(async move {
+            let _guard = AbortOnPanic;
+            signer.steps(&log, &grant, object).await
+        });
+        // A task ends without a result only when the runtime shuts down.
+        task.await
+            .unwrap_or(Err(MakeFailed::Log(LogError::Stopping)))
+    }
+
+    /// Intent, signature, check, outcome.
+    async fn steps(
+        &self,
+        log: &SigningLog,
+        grant: &Grant,
+        object: ToBeSigned,
+    ) -> Result<Issued, MakeFailed> {
+        // 2  Durable: serial, unit, claim, full TBS. A failure leaves nothing, or an intent that was
+        //    committed but reported as failed: recovery closes it as abandoned, since it reached no token.
+        let intent = log
+            .record_intent(grant, object)
+            .await
+            .map_err(MakeFailed::Intent)?;
+
+        // 3  In the token's own process. A failure closes the intent: abandoned when no request reached
+        //    the token, else unresolved.
+        let signed = match self.sign(intent).await {
+            Ok(signed) => signed,
+            Err(SignFailed { failed, source }) => {
+                close(log, *failed).await;
+                return Err(MakeFailed::Token(source));
+            }
+        };
+
+        // 4  Signature verified, TBS bytes equal. A failure closes the intent as unresolved.
+        let certificate = match signed.check() {
+            Ok(certificate) => certificate,
+            Err(wrong) => {
+                tracing::error!(error = %wrong, "the token made a wrong signature");
+                close(log, *wrong.failed).await;
+                return Err(MakeFailed::Check(wrong.fault));
+            }
+        };
+
+        // 5  Durable, then out. A failure leaves an object that nobody got: if the outcome became durable
+        //    a retry finds it, else recovery closes the intent as unresolved.
+        log.record_issued(certificate)
+            .await
+            .map_err(MakeFailed::Log)
+    }
+
     /// Signs a domain-separated string under a logged intent of its own, and checks the signature.
     ///
     /// # Errors
     /// [`IssuerError`]: the key is not to be used.
     pub async fn self_test(&self, log: &SigningLog) -> Result<(), IssuerError> {
-        let unlogged = |source| IssuerError::Log {
-            issuer: self.name.clone(),
-            source,
-        };
+        let issuer = self.name.clone();
         let object = ToBeSigned::SelfTest {
-            issuer: self.name.clone(),
+            issuer: issuer.clone(),
             key: self.public_key.clone(),
             algorithm: self.algorithm(),
         };
-        let grant = Grant::act(APPLIANCE, Purpose::SelfTest(self.name.clone()));
-        let intent = log
-            .record_intent(&grant, object)
-            .await
-            .map_err(|refused| match refused {
-                IntentRefused::Log(source) => unlogged(source),
-                other => IssuerError::Unfit {
-                    issuer: self.name.clone(),
-                    problem: other.to_string(),
-                },
-            })?;
-        match self.sign(intent).await {
-            Ok(signed) => match signed.check() {
-                Ok(tested) => log.record_issued(tested).await.map(drop).map_err(unlogged),
-                Err(wrong) => {
-                    let problem = format!("self-test: {wrong}");
-                    log.record_failed(*wrong.failed).await.map_err(unlogged)?;
-                    Err(IssuerError::Unfit {
-                        issuer: self.name.clone(),
-                        problem,
-                    })
-                }
-            },
-            Err(SignFailed { failed, source }) => {
-                log.record_failed(*failed).await.map_err(unlogged)?;
-                Err(IssuerError::Hsm {
-                    issuer: self.name.clone(),
-                    source,
-                })
+        let grant = Grant::act(APPLIANCE, Purpose::SelfTest(issuer.clone()));
+        match self.make(log, &grant, object).await {
+            Ok(_tested) => Ok(()),
+            Err(MakeFailed::Token(source)) => Err(IssuerError::Hsm { issuer, source }),
+            Err(MakeFailed::Log(source) | MakeFailed::Intent(IntentRefused::Log(source))) => {
+                Err(IssuerError::Log { issuer, source })
             }
+            Err(MakeFailed::Intent(refused)) => Err(IssuerError::Unfit {
+                issuer,
+                problem: refused.to_string(),
+            }),
+            Err(MakeFailed::Check(fault)) => Err(IssuerError::Unfit {
+                issuer,
+                problem: format!("self-test: {fault}"),
+            }),
         }
     }
 
@@ -181,7 +262,7 @@ impl Signer {
             return Err(SignFailed::new(intent, 0, source));
         }
         let deadline = tokio::time::Instant::now() + SIGN_DEADLINE;
-        let mut attempts = 0;
+        let (mut attempts, mut pause) = (0, RETRY_PAUSE_MIN);
         loop {
             let failure = match self.key.sign(intent.tbs()).await {
                 Ok(signature) => {
@@ -200,8 +281,12 @@ impl Signer {
             if !failure.retry_helps() || attempts >= ATTEMPTS_MAX || late {
                 return Err(SignFailed::new(intent, attempts, failure));
             }
-            tracing::warn!(issuer = %self.name, attempts, error = %failure, "signing is tried again");
-            tokio::time::sleep(RETRY_PAUSE).await;
+            if pause == RETRY_PAUSE_MIN {
+                // Once for each intent: a token that is away for long is told of by `hsm`.
+                tracing::warn!(issuer = %self.name, error = %failure, "signing is tried again");
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(RETRY_PAUSE_MAX);
         }
     }
 
@@ -273,14 +358,8 @@ impl Issuer {
             .as_ref()
             .ok_or_else(|| unfit("the configuration names no key for it".to_owned()))?;
         // The pin: the public key in the certificate that the ceremony recorded in the log.
-        let key = hsm
-            .ca_key(uri, record.algorithm, &facts.public_key.sha256())
-            .await
-            .map_err(|source| IssuerError::Hsm {
-                issuer: record.name.clone(),
-                source,
-            })?;
-        let signer = Signer::new(record.name.clone(), key)?;
+        let pin = facts.public_key.sha256();
+        let signer = Signer::open(hsm, record.name.clone(), uri, record.algorithm, &pin).await?;
         if signer.public_key != facts.public_key {
             return Err(unfit(
                 "its key is not the one in its certificate".to_owned(),
@@ -314,6 +393,15 @@ impl Issuer {
 }
 
 impl IssuerError {
+    /// Whether the failed attempt left entries in the log: its self-test was tried.
+    #[must_use]
+    pub const fn logged(&self) -> bool {
+        match self {
+            Self::Hsm { source, .. } => matches!(source.reached(), Reached::Maybe),
+            Self::Log { .. } | Self::Unfit { .. } => false,
+        }
+    }
+
     /// Whether waiting helps: a token that is away or a log that recovers, not a key that is wrong.
     #[must_use]
     pub const fn retry_helps(&self) -> bool {
@@ -332,5 +420,20 @@ impl Signed {
     /// [`CheckFailed`]: record its `failed`.
     pub fn check(self) -> Result<Certificate, CheckFailed> {
         self.intent.certify(self.signature, self.attempts)
+    }
+}
+
+/// Closes a failed intent. When even that fails it stays open, and recovery closes it.
+async fn close(log: &SigningLog, failed: Failed) {
+    if let Err(error) = log.record_failed(failed).await {
+        tracing::error!(%error, "a failed intent stays open until recovery");
+    }
+}
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            std::process::abort();
+        }
     }
 }

@@ -13,7 +13,7 @@ use certstatus::signature::SignatureAlgorithm;
 use serde_json::json;
 
 use super::plan::{Ca, OfflineRoot, Parent};
-use super::site::{Site, record_event, sign};
+use super::site::{Site, record_event};
 use super::{
     CertificateOfRecord, KeyOfRecord, RequestOfRecord, StepFailed, kept_certificate, offline,
     paper, pem, published_certificate, sha256, write,
@@ -87,8 +87,7 @@ impl<P: FnMut(&str)> Site<'_, P> {
         self.made(format!("a key pair {}", ca.key));
         let pin = sha256(&generated.spki);
         let algorithm = ca.algorithm.signature();
-        let key = self.hsm.ca_key(&ca.key, algorithm, &pin.0).await?;
-        let signer = Signer::new(ca.name.clone(), key)?;
+        let signer = Signer::open(&self.hsm, ca.name.clone(), &ca.key, algorithm, &pin.0).await?;
         record_event(log, "key-generated", self.key_event(ca, &generated)).await?;
         made.keys.push(KeyOfRecord {
             issuer: ca.name.clone(),
@@ -142,7 +141,7 @@ impl<P: FnMut(&str)> Site<'_, P> {
         let tbs = build_ca(&ca.spec, signer.public_key(), by, serial, now)?;
         let grant = Grant::act(&self.operator(), Purpose::Ca(ca.name.clone()));
         let with = parent.as_ref().map_or(&signer, |parent| &parent.signer);
-        let signed = sign(log, with, &grant, ToBeSigned::Certificate(tbs)).await?;
+        let signed = with.make(log, &grant, ToBeSigned::Certificate(tbs)).await?;
         let record = IssuerRecord {
             name: ca.name.clone(),
             certificate: signed.der().to_vec(),
@@ -192,7 +191,7 @@ impl<P: FnMut(&str)> Site<'_, P> {
             algorithm: signer.algorithm(),
             tbs,
         };
-        let signed = sign(log, signer, &grant, object).await?;
+        let signed = signer.make(log, &grant, object).await?;
         let text = pem("CERTIFICATE REQUEST", signed.der());
         let path = paper(self.config, &format!("{}.csr.pem", ca.name));
         write(&path, text.as_bytes())?;

@@ -78,11 +78,6 @@ struct Answer {
     root_algorithm: SignatureAlgorithm,
 }
 
-/// What stands before the 32 octets of an Ed25519 key in its SubjectPublicKeyInfo (RFC 8410, 4).
-const ED25519_SPKI: [u8; 12] = [
-    0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00,
-];
-
 /// Where a pending request is remembered.
 fn pending_file(config: &Config, issuer: &IssuerName) -> PathBuf {
     paper(config, &format!("{issuer}.pending.json"))
@@ -346,10 +341,7 @@ async fn log_key(config: &Config, hsm: &Hsm) -> Result<LogKey, StepFailed> {
     let text = std::fs::read_to_string(&path).map_err(unreadable)?;
     let key = VerifierKey::parse(text.trim_end())
         .map_err(|bad| unreadable(std::io::Error::new(std::io::ErrorKind::InvalidData, bad)))?;
-    let spki = [ED25519_SPKI.as_slice(), key.key()].concat();
-    let algorithm = SignatureAlgorithm::Ed25519;
-    let key = hsm.ca_key(uri, algorithm, &sha256(&spki).0).await?;
-    Ok(LogKey::on_token(key))
+    Ok(LogKey::open(hsm, uri, &key.spki_sha256()).await?)
 }
 
 /// What [`take`] does with the open log.
@@ -391,8 +383,7 @@ async fn bind_answer(
     };
     let facts = bind(log, config, record, &known).await?;
     let pin = facts.public_key.sha256();
-    let key = hsm.ca_key(&uri, facts.algorithm, &pin).await?;
-    let signer = Signer::new(pending.issuer.clone(), key)?;
+    let signer = Signer::open(hsm, pending.issuer.clone(), &uri, facts.algorithm, &pin).await?;
     signer.self_test(log).await?;
     let terms = crl::Terms {
         scope: scope(pending.role),

@@ -19,7 +19,7 @@ use super::plan::{Ca, Parent, Plan};
 use super::server::{self, OwnKey};
 use super::{HostProgram, StepFailed};
 use crate::config::{Config, LogKeyPlace};
-use crate::hsm::{Hsm, HsmError, KeyAlgorithm, LogKey};
+use crate::hsm::{Hsm, KeyAlgorithm, LogKey, Taken};
 use crate::issuance::random_serial;
 use crate::profile::{CaSigner, IssuerFacts, build_ca};
 
@@ -226,14 +226,11 @@ pub(super) async fn labels_taken(config: &Config, plan: &Plan, hsm: &Hsm) -> Vec
     let cas = plan.cas.iter().map(|ca| (&ca.key, ca.algorithm));
     let mut problems = Vec::new();
     for (uri, algorithm) in cas.chain(log_key) {
-        // No public key has this hash: a label that is free is missing, any other answer is in the way.
-        match hsm.ca_key(uri, algorithm.signature(), &[0; 32]).await {
-            Err(HsmError::KeyMissing { .. }) => {}
-            Err(HsmError::KeyUnfit { .. } | HsmError::KeyAmbiguous { .. }) | Ok(_) => {
-                problems.push(format!(
-                    "{uri}: the label is taken; choose another, or remove the key with the token's own tool"
-                ));
-            }
+        match hsm.label_taken(uri, algorithm.signature()).await {
+            Ok(Taken::No) => {}
+            Ok(Taken::Yes) => problems.push(format!(
+                "{uri}: the label is taken; choose another, or remove the key with the token's own tool"
+            )),
             Err(error) => problems.push(format!("{uri}: {error}")),
         }
     }

@@ -10,7 +10,7 @@ use x509_cert::name::Name;
 use zeroize::Zeroizing;
 
 use super::authority::Made;
-use super::site::{Site, sign};
+use super::site::Site;
 use super::{CertificateOfRecord, StepFailed, pem, sha256, write, write_secret};
 use crate::config::Config;
 use crate::csr::VerifiedCsr;
@@ -92,7 +92,7 @@ impl<P: FnMut(&str)> Site<'_, P> {
         let now = self.clock.now();
         let tbs = profile.build(&request(&key.public), &grant, facts, serial, now)?;
         let object = ToBeSigned::Certificate(tbs);
-        let signed = sign(log, &issuer.signer, &grant, object).await?;
+        let signed = issuer.signer.make(log, &grant, object).await?;
         let leaf = pem("CERTIFICATE", signed.der());
         // What the server sends: itself and its issuer, not the root, which clients must have.
         let chain = leaf.clone() + &pem("CERTIFICATE", &facts.certificate);

@@ -16,8 +16,7 @@ use super::{
 };
 use crate::config::{Config, LogKeyPlace};
 use crate::hsm::{Hsm, KeyAlgorithm, KeyPolicy, LogKey, Reached};
-use crate::ra::Grant;
-use crate::signing_log::{Failed, Issued, Publication, SigningLog, ToBeSigned};
+use crate::signing_log::{Publication, SigningLog};
 use crate::store::Store;
 use crate::time::Clock;
 
@@ -157,9 +156,8 @@ impl<'a, P: FnMut(&str)> Site<'a, P> {
                 })?;
                 self.made(format!("the log key {uri}"));
                 let pin = sha256(&generated.spki);
-                let key = self.hsm.ca_key(uri, algorithm.signature(), &pin.0).await?;
                 Ok((
-                    LogKey::on_token(key),
+                    LogKey::open(&self.hsm, uri, &pin.0).await?,
                     format!("made on the token: {uri}, public key SHA-256 {pin}"),
                 ))
             }
@@ -269,35 +267,4 @@ pub(super) async fn record_event(
         .map_err(|_| StepFailed::Answer(format!("{event} is no name of an event")))?;
     log.record_event(event, data).await?;
     Ok(())
-}
-
-/// Intent, signature, check, outcome: steps 2 to 5 of `docs/ISSUANCE.md`.
-pub(super) async fn sign(
-    log: &SigningLog,
-    signer: &crate::issuer::Signer,
-    grant: &Grant,
-    object: ToBeSigned,
-) -> Result<Issued, StepFailed> {
-    let intent = log.record_intent(grant, object).await?;
-    let signed = match signer.sign(intent).await {
-        Ok(signed) => signed,
-        Err(failed) => {
-            close(log, *failed.failed).await;
-            return Err(failed.source.into());
-        }
-    };
-    match signed.check() {
-        Ok(checked) => Ok(log.record_issued(checked).await?),
-        Err(wrong) => {
-            close(log, *wrong.failed).await;
-            Err(wrong.fault.into())
-        }
-    }
-}
-
-/// Closes a failed intent; when even that fails, the reason for the failure is what people must hear.
-async fn close(log: &SigningLog, failed: Failed) {
-    if let Err(error) = log.record_failed(failed).await {
-        tracing::error!(%error, "an intent of the ceremony stays open");
-    }
 }

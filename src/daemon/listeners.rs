@@ -3,10 +3,7 @@
 //! Promises that all of them answer from the start, and that stopping lets requests in work finish. Failure
 //! story: an address that is taken stops the start, before anything is issued.
 
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
-
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -46,7 +43,7 @@ impl Listeners {
         let (stop, stopping) = Stopping::new();
         let lines = tcp(config.listen.api).await?;
         let operations = tcp(config.listen.ops).await?;
-        let socket = unix(&config.listen.admin_socket).await?;
+        let socket = admin::bind(&config.listen.admin_socket)?;
         let admin = Admin::new(
             issuance.clone(),
             log.clone(),
@@ -90,27 +87,4 @@ async fn tcp(address: std::net::SocketAddr) -> Result<TcpListener, DaemonError> 
             what: format!("cannot listen on {address}"),
             source,
         })
-}
-
-/// Binds a Unix socket, mode 0660, in place of one that a dead process left.
-async fn unix(path: &Path) -> Result<UnixListener, DaemonError> {
-    let failed = |source| DaemonError::Listen {
-        what: format!("cannot listen on {}", path.display()),
-        source,
-    };
-    if tokio::net::UnixStream::connect(path).await.is_ok() {
-        let in_use = std::io::Error::from(std::io::ErrorKind::AddrInUse);
-        return Err(failed(in_use));
-    }
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
-        _ => {}
-    }
-    // Bound under another name and renamed, so that the socket never stands there with a wider mode.
-    let unready = path.with_extension("new");
-    let _stray = std::fs::remove_file(&unready);
-    let listener = UnixListener::bind(&unready).map_err(failed)?;
-    std::fs::set_permissions(&unready, std::fs::Permissions::from_mode(0o660)).map_err(failed)?;
-    std::fs::rename(&unready, path).map_err(failed)?;
-    Ok(listener)
 }

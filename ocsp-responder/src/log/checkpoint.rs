@@ -115,6 +115,14 @@ impl VerifierKey {
         &self.key
     }
 
+    /// SHA-256 of the key's SubjectPublicKeyInfo (RFC 8410, 4): how a token's key is found by it.
+    #[must_use]
+    pub fn spki_sha256(&self) -> [u8; 32] {
+        /// The DER before the 32 octets of the key.
+        const PREFIX: [u8; 12] = [0x30, 42, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 3, 33, 0];
+        super::DetailHash::of(&[PREFIX.as_slice(), &self.key].concat()).0
+    }
+
     /// The key ID: the first octets of SHA-256(name ‖ 0x0A ‖ type ‖ key).
     #[must_use]
     pub fn id(&self) -> [u8; 4] {
