@@ -5,6 +5,7 @@ mod hsm_host;
 
 use std::time::{Duration, Instant};
 
+use certstatus::log::DetailHash;
 use certstatus::signature::{PublicKey, SignatureAlgorithm};
 use hallmark::hsm::{Hsm, HsmError, KeyAlgorithm, KeyPolicy, LogKey, Reached};
 
@@ -145,11 +146,12 @@ async fn a_log_key_on_a_token_signs_like_one_in_a_file() {
     let made = token.generate("log", KeyAlgorithm::Ed25519).await;
     let host = token.host(Setting::default());
     let hsm = host.hsm();
-    let key = open(&hsm, &token.uri("log"), KeyAlgorithm::Ed25519, &made.spki).await;
+    let pin = DetailHash::of(&made.spki).0;
+    let on_token = LogKey::open(&hsm, &token.uri("log"), &pin).await.unwrap();
     let path = token.path("log.key");
     std::fs::write(&path, LogKey::generate().unwrap().as_bytes()).unwrap();
     run_chmod(&path);
-    for log_key in [LogKey::on_token(key), LogKey::from_file(&path).unwrap()] {
+    for log_key in [on_token, LogKey::from_file(&path).unwrap()] {
         let signature = log_key.sign(b"checkpoint").await.unwrap();
         aws_lc_rs::signature::UnparsedPublicKey::new(
             &aws_lc_rs::signature::ED25519,
