@@ -162,10 +162,8 @@ pub enum CsrRefused {
     /// An even modulus.
     #[error("the RSA key's modulus is even: it is no product of two primes")]
     RsaEven,
-    /// A small, even or huge exponent.
-    #[error(
-        "the RSA key's exponent is not accepted: it must be odd, at least 65537 and below 2^33"
-    )]
+    /// Another exponent than 65537.
+    #[error("the RSA key's exponent is not 65537, the only one accepted: make the key with it")]
     RsaExponent,
     /// A modulus that a child can factor.
     #[error("the RSA key's modulus is divisible by {0}: the device's key generation is broken")]

@@ -277,6 +277,13 @@ impl Profile {
         self.purpose
     }
 
+    /// The end of a certificate made now, where that is after the end of an issuer that it must not outlive.
+    #[must_use]
+    pub fn outlives(&self, issuer_not_after: UnixMillis, now: UnixMillis) -> Option<UnixMillis> {
+        let end = Period::of(self.validity, self.backdate, now).not_after;
+        (self.lifetime == Lifetime::WithinIssuer && end > issuer_not_after).then_some(end)
+    }
+
     /// Builds the final TBSCertificate for a request under a grant, and lints it.
     ///
     /// # Errors

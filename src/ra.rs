@@ -12,6 +12,7 @@ use certstatus::log::{DetailHash, IssuerName};
 use certstatus::{SerialNumber, UnixMillis};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::pattern::is_device_id;
 use self::state::State;
 use crate::limits::DEVICE_ID_CHARS_MAX;
 
@@ -129,6 +130,9 @@ pub enum Change {
         line: Slug,
         /// The certificate.
         certificate: LineCertificate,
+        /// The certificate that asked for it; none where an operator did.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        renews: Option<SerialNumber>,
     },
     /// A line's certificate authenticates no more, because it was revoked.
     LineDecertified {
@@ -162,7 +166,7 @@ pub enum Change {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant(pub(crate) GrantKind);
 
-/// The two kinds of grants.
+/// The three kinds of grants.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum GrantKind {
     /// A unit of a production order.
@@ -295,6 +299,9 @@ pub enum ChangeRefused {
         /// What is wrong and what would be right.
         problem: String,
     },
+    /// The line that asked may not any more.
+    #[error(transparent)]
+    Line(#[from] Refused),
 }
 
 impl Refused {
@@ -370,12 +377,12 @@ impl Registry {
         self.read().renewal(line, now)
     }
 
-    /// Whether a change can be made as the registry stands.
+    /// Whether a change can be made as the registry stands at this time.
     ///
     /// # Errors
-    /// [`ChangeRefused`]: tell the operator; nothing changes.
-    pub fn admit(&self, change: &Change) -> Result<(), ChangeRefused> {
-        self.read().admit(change)
+    /// [`ChangeRefused`]: tell whoever asked; nothing changes.
+    pub fn admit(&self, change: &Change, now: UnixMillis) -> Result<(), ChangeRefused> {
+        self.read().admit(change, now)
     }
 
     /// Applies a change that is in the log: takes effect on the next request.
@@ -392,6 +399,12 @@ impl Registry {
     #[must_use]
     pub fn line(&self, line: &Slug) -> Option<LineRecord> {
         self.read().line(line)
+    }
+
+    /// Whether a line may ask; `None` where it is not known.
+    #[must_use]
+    pub fn line_state(&self, line: &Slug) -> Option<LineState> {
+        self.read().line_state(line)
     }
 
     /// The line that a certificate authenticates, by the certificate's serial.

@@ -36,7 +36,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-pub use error::{IntentRefused, LogError};
+pub use error::{Holder, IntentRefused, LogError};
 pub use intent::{Certificate, CheckFailed, Failed, Intent, Issued, ToBeSigned};
 pub use record::{
     CertificateFilter, CertificateRecord, Claim, Claimed, IssuerRecord, IssuerRole, LogState,

@@ -7,12 +7,14 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Extension, Path, Query, State};
 use axum::response::Response;
 use certstatus::SerialNumber;
-use serde::Deserialize;
+use certstatus::log::entry::Slug;
+use serde::{Deserialize, Serialize};
 
+use super::orders::existing;
 use super::{Acting, Admin, answer, missing, read_json, read_path};
 use crate::http::problem::{Problem, kind};
-use crate::ra::Change;
-use crate::signing_log::{CertificateFilter, CertificateRecord, Revocation};
+use crate::ra::{Change, LineState};
+use crate::signing_log::{CertificateFilter, CertificateRecord, LogError, Revocation, SigningLog};
 
 /// The most certificates that one list tells of.
 const LIST_MAX: u32 = 1000;
@@ -79,6 +81,10 @@ async fn listed(
     {
         return Err(query_refused("limit is 1 to 1000"));
     }
+    if let Some(order) = &filter.order {
+        // An empty list would read as an order that has issued nothing yet.
+        existing(admin, order)?;
+    }
     let found = admin.inner.log.certificates(&filter).await;
     found.map_err(|error| Problem::from(&error))
 }
@@ -114,18 +120,72 @@ pub(super) async fn revoke(
     answer(revoked(&admin, &operator, &serial, request).await)
 }
 
+/// What a revocation did.
+#[derive(Debug, Serialize)]
+struct Revoked {
+    #[serde(flatten)]
+    revocation: Revocation,
+    #[serde(flatten)]
+    withdrawn: Option<Withdrawn>,
+}
+
+/// A line whose key is in other hands: whoever has it could have renewed with it.
+#[derive(Debug, Serialize)]
+struct Withdrawn {
+    line_disabled: Slug,
+    /// Its other certificates, which authenticate no more.
+    withdrawn: Vec<SerialNumber>,
+}
+
+/// Disables a line and ends what its certificates but this one authenticate.
+async fn withdraw(
+    log: &SigningLog,
+    operator: &str,
+    line: Slug,
+    serial: SerialNumber,
+) -> Result<Withdrawn, LogError> {
+    // First, so that no renewal that is in work is admitted after the others are listed.
+    if log.registry().line_state(&line) != Some(LineState::Disabled) {
+        let change = Change::LineSet {
+            line: line.clone(),
+            state: LineState::Disabled,
+        };
+        log.record_change(operator, change).await?;
+    }
+    let record = log.registry().line(&line);
+    let certificates = record.map(|record| record.certificates).unwrap_or_default();
+    let mut withdrawn = Vec::new();
+    for certificate in certificates.iter().filter(|c| c.serial != serial) {
+        let change = Change::LineDecertified {
+            line: line.clone(),
+            serial: certificate.serial,
+        };
+        log.record_change(operator, change).await?;
+        withdrawn.push(certificate.serial);
+    }
+    Ok(Withdrawn {
+        line_disabled: line,
+        withdrawn,
+    })
+}
+
 /// Revokes a certificate; a line's own stops authenticating it first.
 async fn revoked(
     admin: &Admin,
     Acting(operator): &Acting,
     serial: &str,
     request: Body,
-) -> Result<Revocation, Problem> {
+) -> Result<Revoked, Problem> {
     let Revoke { reason } = read_json(request).await?;
     let serial: SerialNumber = read_path(serial, "certificate")?;
     let log = &admin.inner.log;
+    let mut withdrawn = None;
     if let Some(line) = log.registry().line_of(serial) {
-        // First, so that a failure between the two steps leaves the safer half; a retry does the other.
+        // First, so that a failure between the steps leaves the safer part; a retry does the rest.
+        if reason == Reason::KeyCompromise {
+            let done = withdraw(log, operator, line.clone(), serial).await;
+            withdrawn = Some(done.map_err(|error| Problem::from(&error))?);
+        }
         let change = Change::LineDecertified { line, serial };
         let logged = log.record_change(operator, change).await;
         logged.map_err(|error| Problem::from(&error))?;
@@ -135,7 +195,10 @@ async fn revoked(
     // Readers see it before the operator does. Where publishing fails or takes long it goes on by itself,
     // and the revocation stands all the same.
     let _published = tokio::time::timeout(PUBLICATION_DEADLINE, log.publish()).await;
-    Ok(revoked)
+    Ok(Revoked {
+        revocation: revoked,
+        withdrawn,
+    })
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{Acting, Admin, answer, missing, read_json, read_path};
 use crate::csr::Csr;
 use crate::http::accept::Told;
-use crate::http::lines::certify;
+use crate::http::lines::{Asker, certify};
 use crate::http::problem::{Problem, kind};
 use crate::ra::{Change, Grant, LineRecord, LineState, Purpose};
 
@@ -35,7 +35,9 @@ struct Certified {
 /// A change's entry in the log.
 #[derive(Debug, Serialize)]
 pub(super) struct Logged {
-    pub(super) entry: LeafIndex,
+    /// None where everything was so already.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) entry: Option<LeafIndex>,
 }
 
 /// `GET /v1/lines`.
@@ -74,7 +76,6 @@ async fn certified(
     request: Body,
 ) -> Result<Certified, Problem> {
     let NewLine { line, csr } = read_json(request).await?;
-    // Before anything changes, so that a bad request leaves no line without a certificate.
     let csr = Csr::parse(csr.as_bytes()).and_then(Csr::verify);
     let csr = csr.map_err(|refused| Problem::from(&refused))?;
     let log = &admin.inner.log;
@@ -84,11 +85,8 @@ async fn certified(
             let detail = format!("the line {line} is disabled: enable it first");
             return Err(Problem::new(&kind::LINE_DISABLED, detail));
         }
-        None => {
-            let added = Change::LineAdded { line: line.clone() };
-            let logged = log.record_change(operator, added).await;
-            logged.map_err(|error| Problem::from(&error))?;
-        }
+        // It is added once it has a certificate, so that a failure leaves no line without one.
+        None => {}
     }
     let grant = Grant::act(operator, Purpose::Line(line.clone()));
     let issuance = &admin.inner.issuance;
@@ -99,6 +97,7 @@ async fn certified(
         line.clone(),
         grant,
         csr,
+        Asker::Operator,
     )
     .await?;
     Ok(Certified {
@@ -132,9 +131,13 @@ async fn set(
     line: &str,
     state: LineState,
 ) -> Result<Logged, Problem> {
-    let line = existing(admin, line)?.line;
+    let record = existing(admin, line)?;
+    if record.state == state {
+        return Ok(Logged { entry: None });
+    }
+    let line = record.line;
     let change = Change::LineSet { line, state };
     let logged = admin.inner.log.record_change(operator, change).await;
     let entry = logged.map_err(|error| Problem::from(&error))?;
-    Ok(Logged { entry })
+    Ok(Logged { entry: Some(entry) })
 }

@@ -1,16 +1,22 @@
 //! Production orders: listed, opened, closed and opened again.
 
+use std::collections::BTreeMap;
+
 use axum::body::Body;
 use axum::extract::{Extension, Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
+use certstatus::UnixMillis;
 use certstatus::log::entry::Slug;
+use der::Decode as _;
+use x509_cert::Certificate;
 
 use super::lines::Logged;
 use super::{Acting, Admin, answer, missing, read_json, read_path};
 use crate::http::problem::Problem;
+use crate::profile::{Profile, ProfilePurpose};
 use crate::ra::{Change, ChangeRefused, Order, OrderState, OrderTerms};
-use crate::signing_log::IssuerRole;
+use crate::signing_log::{IssuerRecord, IssuerRole};
 
 /// `GET /v1/orders`.
 pub(super) async fn list(State(admin): State<Admin>) -> Response {
@@ -23,7 +29,7 @@ pub(super) async fn show(State(admin): State<Admin>, Path(order): Path<String>) 
 }
 
 /// The order of that name.
-fn existing(admin: &Admin, order: &str) -> Result<Order, Problem> {
+pub(super) fn existing(admin: &Admin, order: &str) -> Result<Order, Problem> {
     let name: Slug = read_path(order, "order")?;
     let found = admin.inner.log.registry().order(&name);
     found.ok_or_else(|| missing("order", order))
@@ -45,19 +51,19 @@ pub(super) async fn open(
 async fn opened(admin: &Admin, Acting(operator): &Acting, request: Body) -> Result<Order, Problem> {
     let terms: OrderTerms = read_json(request).await?;
     let log = &admin.inner.log;
-    let profiles = admin.inner.issuance.profiles();
-    if !profiles.contains_key(&terms.profile) {
-        let known: Vec<_> = profiles.keys().map(String::as_str).collect();
-        return Err(unknown("profile", &known));
-    }
+    let profile = device_profile(admin.inner.issuance.profiles(), &terms.profile)?;
     let issuers = log.issuers().await.map_err(|error| Problem::from(&error))?;
-    let device: Vec<_> = issuers
-        .iter()
-        .filter(|issuer| issuer.role == IssuerRole::Device)
-        .map(|issuer| issuer.name.as_str())
-        .collect();
-    if !device.contains(&terms.issuer.as_str()) {
-        return Err(unknown("issuer", &device));
+    let issuer = device_issuer(&issuers, terms.issuer.as_str())?;
+    // The order's first certificate is the one that ends first.
+    let first = admin.inner.clock.now().max(terms.from);
+    let issuer_end = ends(&issuer.certificate).map_err(|error| Problem::internal(&error))?;
+    if let Some(end) = profile.outlives(issuer_end, first) {
+        let problem = format!(
+            "its certificates would be valid until {end}, but the issuer {} only until {issuer_end}: \
+             use an issuer that is valid longer, or a profile with a shorter validity",
+            issuer.name
+        );
+        return Err(refused("profile", problem));
     }
     let name = terms.order.clone();
     let change = Change::OrderOpened { terms };
@@ -67,9 +73,64 @@ async fn opened(admin: &Admin, Acting(operator): &Acting, request: Body) -> Resu
     order.ok_or_else(|| missing("order", name.as_str()))
 }
 
+/// The profile of that name, where orders can use it.
+fn device_profile<'a>(
+    profiles: &'a BTreeMap<String, Profile>,
+    name: &str,
+) -> Result<&'a Profile, Problem> {
+    let usable: Vec<_> = profiles
+        .values()
+        .filter(|profile| profile.purpose() == ProfilePurpose::Device)
+        .map(Profile::name)
+        .collect();
+    match profiles.get(name) {
+        Some(profile) if profile.purpose() == ProfilePurpose::Device => Ok(profile),
+        Some(_) => Err(not_of_devices("profile", name, &usable)),
+        None => Err(unknown("profile", &usable)),
+    }
+}
+
+/// The issuer of that name, where it issues to devices.
+fn device_issuer<'a>(issuers: &'a [IssuerRecord], name: &str) -> Result<&'a IssuerRecord, Problem> {
+    let usable: Vec<_> = issuers
+        .iter()
+        .filter(|issuer| issuer.role == IssuerRole::Device)
+        .map(|issuer| issuer.name.as_str())
+        .collect();
+    match issuers.iter().find(|issuer| issuer.name.as_str() == name) {
+        Some(issuer) if issuer.role == IssuerRole::Device => Ok(issuer),
+        Some(_) => Err(not_of_devices("issuer", name, &usable)),
+        None => Err(unknown("issuer", &usable)),
+    }
+}
+
+/// When an issuer's certificate ends.
+fn ends(certificate: &[u8]) -> Result<UnixMillis, der::Error> {
+    let certificate = Certificate::from_der(certificate)?;
+    let end = certificate.tbs_certificate().validity().not_after;
+    Ok(UnixMillis::from_seconds(end.to_unix_duration().as_secs()))
+}
+
 /// The problem of a profile or issuer that does not exist.
-fn unknown(key: &'static str, known: &[&str]) -> Problem {
-    let problem = format!("there is none of that name; there is {}", known.join(", "));
+fn unknown(key: &'static str, usable: &[&str]) -> Problem {
+    let usable = usable.join(", ");
+    refused(
+        key,
+        format!("there is none of that name; there is {usable}"),
+    )
+}
+
+/// The problem of a profile or issuer that exists for something else.
+fn not_of_devices(key: &'static str, name: &str, usable: &[&str]) -> Problem {
+    let usable = usable.join(", ");
+    refused(
+        key,
+        format!("{name} exists but is no device {key}; there is {usable}"),
+    )
+}
+
+/// The problem of a value.
+fn refused(key: &'static str, problem: String) -> Problem {
     Problem::from(&ChangeRefused::Value { key, problem })
 }
 
@@ -98,9 +159,13 @@ async fn set(
     order: &str,
     state: OrderState,
 ) -> Result<Logged, Problem> {
-    let order = existing(admin, order)?.terms.order;
+    let standing = existing(admin, order)?;
+    if standing.state == state {
+        return Ok(Logged { entry: None });
+    }
+    let order = standing.terms.order;
     let change = Change::OrderSet { order, state };
     let logged = admin.inner.log.record_change(operator, change).await;
     let entry = logged.map_err(|error| Problem::from(&error))?;
-    Ok(Logged { entry })
+    Ok(Logged { entry: Some(entry) })
 }

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::{Admin, answer};
 use crate::hsm::TokenHealth;
+use crate::profile::{Profile, ProfilePurpose};
 use crate::ra::{LineState, OrderState};
 use crate::signing_log::{IssuerRole, LogStatus};
 
@@ -102,5 +103,8 @@ pub(super) async fn show(State(admin): State<Admin>) -> Response {
 /// `GET /v1/profiles`: the names of the profiles that an order may have.
 pub(super) async fn profiles(State(admin): State<Admin>) -> Response {
     let profiles = admin.inner.issuance.profiles();
-    answer(Ok(profiles.keys().collect::<Vec<_>>()))
+    let device = profiles
+        .values()
+        .filter(|profile| profile.purpose() == ProfilePurpose::Device);
+    answer(Ok(device.map(Profile::name).collect::<Vec<_>>()))
 }

@@ -88,9 +88,12 @@ impl Appliance {
         let directory = tempfile::tempdir().unwrap();
         let clock = Clock::fixed(UnixMillis::from_seconds(1_800_000_000));
         let log = new_log(directory.path(), &clock).await;
-        let profile = Path::new(env!("CARGO_MANIFEST_DIR")).join("profiles/mqtt-device.toml");
-        let profile = Profile::load(&profile).unwrap();
-        let profiles = BTreeMap::from([(profile.name().to_owned(), profile)]);
+        let profiles = ["mqtt-device", "idevid", "line"].map(|name| {
+            let file = format!("profiles/{name}.toml");
+            let profile = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+            (name.to_owned(), Profile::load(&profile).unwrap())
+        });
+        let profiles = BTreeMap::from(profiles);
         for (name, role) in [
             ("device-1", IssuerRole::Device),
             ("access", IssuerRole::Access),
@@ -136,6 +139,13 @@ impl Appliance {
         let status = response.status().as_u16();
         let body = response.into_body().collect().await.unwrap().to_bytes();
         (status, serde_json::from_slice(&body).unwrap())
+    }
+
+    /// Adds a line without a certificate, which needs no token.
+    async fn add_line(&self) {
+        let line = "line-1".parse().unwrap();
+        let added = Change::LineAdded { line };
+        self.log.record_change("ann", added).await.unwrap();
     }
 
     /// Sends a request that is refused; its status and the problem's type.
@@ -189,9 +199,14 @@ async fn whoever_is_no_operator_is_told_so_on_every_path() {
 async fn lines_and_orders_are_changed_in_the_log_by_the_operator() {
     let appliance = Appliance::start(own_uid()).await;
     let added = json!({"line": "line-1", "csr": csr("line-1")});
-    // The line is there, its certificate is not, since no token is: asking again gives it one.
+    // No token is there, so there is no certificate, and no line without one is left behind.
+    let before = appliance.log.status().size;
     let refused = appliance.refused("POST", "/v1/lines", added).await;
     assert_eq!(refused, (503, "no-token".into()));
+    assert_eq!(appliance.log.status().size, before);
+    let lines = appliance.send("GET", "/v1/lines", Value::Null).await;
+    assert_eq!(lines, (200, json!([])));
+    appliance.add_line().await;
     let (status, lines) = appliance.send("GET", "/v1/lines", Value::Null).await;
     assert_eq!((status, &lines[0]["line"]), (200, &json!("line-1")));
     let (status, opened) = appliance
@@ -203,6 +218,15 @@ async fn lines_and_orders_are_changed_in_the_log_by_the_operator() {
         .send("POST", "/v1/orders/demo/close", Value::Null)
         .await;
     assert_eq!((status, &logged["entry"]), (200, &json!(entries)));
+    let again = appliance
+        .send("POST", "/v1/orders/demo/close", Value::Null)
+        .await;
+    assert_eq!(again, (200, json!({})), "it was closed already");
+    let again = appliance
+        .send("POST", "/v1/lines/line-1/enable", Value::Null)
+        .await;
+    assert_eq!(again, (200, json!({})), "it was enabled already");
+    assert_eq!(appliance.log.status().size, entries + 1);
     let shown = appliance
         .send("GET", "/v1/orders/demo", Value::Null)
         .await
@@ -245,8 +269,7 @@ async fn lines_and_orders_are_changed_in_the_log_by_the_operator() {
 #[tokio::test]
 async fn mistakes_are_problem_documents_and_change_nothing() {
     let appliance = Appliance::start(own_uid()).await;
-    let line = json!({"line": "line-1", "csr": csr("line-1")});
-    appliance.send("POST", "/v1/lines", line).await;
+    appliance.add_line().await;
     let entries = appliance.log.status().size;
     let serial = "4b1f00c5d2a94e7f8a6d03b1c7e95f20";
     let (revoke, unknown) = (
@@ -343,6 +366,13 @@ async fn mistakes_are_problem_documents_and_change_nothing() {
             400,
             "query-refused",
         ),
+        (
+            "GET",
+            "/v1/certificates?order=none",
+            Value::Null,
+            404,
+            "missing",
+        ),
         ("GET", "/v1/nothing", Value::Null, 404, "no-such-path"),
         (
             "DELETE",
@@ -367,7 +397,7 @@ async fn mistakes_are_problem_documents_and_change_nothing() {
     );
     assert_eq!(
         appliance.send("GET", "/v1/profiles", Value::Null).await.1,
-        json!(["mqtt-device"])
+        json!(["idevid", "mqtt-device"])
     );
 }
 
@@ -384,7 +414,11 @@ async fn a_revoked_line_certificate_authenticates_no_more() {
     let serial = certificate.serial;
     for change in [
         Change::LineAdded { line: line.clone() },
-        Change::LineCertified { line, certificate },
+        Change::LineCertified {
+            line,
+            certificate,
+            renews: None,
+        },
     ] {
         log.record_change("ann", change).await.unwrap();
     }
@@ -403,6 +437,54 @@ async fn a_revoked_line_certificate_authenticates_no_more() {
             .authenticate(Some(b"certificate"), now)
             .is_err()
     );
+}
+
+#[tokio::test]
+async fn a_compromised_line_key_ends_all_of_the_lines_certificates() {
+    let appliance = Appliance::start(own_uid()).await;
+    appliance.add_line().await;
+    let (log, line) = (&appliance.log, "line-1".parse::<Slug>().unwrap());
+    let certificate = |tag: u8| LineCertificate {
+        serial: SerialNumber::from_random([tag; 16]),
+        sha256: DetailHash::of(&[tag]),
+        not_before: UnixMillis(0),
+        not_after: UnixMillis::END_OF_TIME,
+    };
+    for tag in [1, 2] {
+        let certified = Change::LineCertified {
+            line: line.clone(),
+            certificate: certificate(tag),
+            renews: None,
+        };
+        log.record_change("ann", certified).await.unwrap();
+    }
+    let path = format!("/v1/certificates/{}/revoke", certificate(1).serial);
+    let reason = json!({"reason": "key-compromise"});
+    appliance.send("POST", &path, reason).await;
+    let record = log.registry().line(&line).unwrap();
+    assert_eq!(record.state, crate::ra::LineState::Disabled);
+    assert!(record.certificates.is_empty(), "also once it is enabled");
+}
+
+#[tokio::test]
+async fn orders_are_opened_only_where_they_can_issue() {
+    let appliance = Appliance::start(own_uid()).await;
+    appliance.add_line().await;
+    let entries = appliance.log.status().size;
+    for (key, value, said) in [
+        ("profile", "line", "no device profile"),
+        ("profile", "idevid", "only until"),
+        ("issuer", "access", "access exists but is no device issuer"),
+        ("issuer", "none", "there is device-1"),
+    ] {
+        let (status, problem) = appliance
+            .send("POST", "/v1/orders", order(key, json!(value)))
+            .await;
+        let detail = problem["detail"].as_str().unwrap();
+        assert_eq!(status, 422, "{value}: {detail}");
+        assert!(detail.contains(said), "{value}: {detail}");
+    }
+    assert_eq!(appliance.log.status().size, entries);
 }
 
 #[tokio::test]

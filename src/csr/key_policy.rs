@@ -27,10 +27,8 @@ const ED25519: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
 
 /// The sizes of RSA moduli in bits.
 const RSA_BITS: std::ops::RangeInclusive<u32> = 2048..=4096;
-/// The smallest RSA exponent (FIPS 186-5, A.1.1).
-const RSA_EXPONENT_MIN: u64 = 65_537;
-/// The RSA exponent's bits at most: what signatures are verified with (`certstatus::signature`).
-const RSA_EXPONENT_BITS: u64 = 33;
+/// The one RSA exponent: with others the same modulus, and so the same private primes, would count as many keys.
+const RSA_EXPONENT: u32 = 65_537;
 
 /// How many odd primes are below [`SMALL_PRIMES_END`].
 const SMALL_PRIMES_COUNT: usize = 132;
@@ -148,9 +146,7 @@ fn rsa(bits: u32, modulus: &[u8], exponent: &[u8]) -> Result<(), CsrRefused> {
     if modulus.last().is_none_or(|last| last % 2 == 0) {
         return Err(CsrRefused::RsaEven);
     }
-    let exponent = BigUint::from_bytes_be(exponent);
-    if !exponent.bit(0) || exponent < RSA_EXPONENT_MIN.into() || exponent.bits() > RSA_EXPONENT_BITS
-    {
+    if BigUint::from_bytes_be(exponent) != RSA_EXPONENT.into() {
         return Err(CsrRefused::RsaExponent);
     }
     let residues = small_residues(modulus);
@@ -368,12 +364,20 @@ mod tests {
         let sound = next_prime(seeded("p")) * next_prime(seeded("q"));
         let octets = sound.to_bytes_be();
         let exponent = |e: &[u8]| rsa(2048, &octets, e);
-        for bad in [&[1][..], &[3], &[0x01, 0x00, 0x00], &[0xff, 0xff]] {
+        let others = [
+            &[1][..],
+            &[3],
+            &[0x01, 0x00, 0x00],
+            &[0xff, 0xff],
+            // Sound in themselves, but the same primes must not count as another key.
+            &[0x01, 0x00, 0x03],
+            &[1, 0xff, 0xff, 0xff, 0xff],
+            &[2, 0, 0, 0, 1],
+        ];
+        for bad in others {
             assert_eq!(exponent(bad), Err(CsrRefused::RsaExponent), "{bad:02x?}");
         }
-        let huge = exponent(&[2, 0, 0, 0, 1]);
-        assert_eq!(huge, Err(CsrRefused::RsaExponent));
-        assert_eq!(exponent(&[1, 0xff, 0xff, 0xff, 0xff]), Ok(()));
+        assert_eq!(exponent(&[0x01, 0x00, 0x01]), Ok(()));
 
         assert_eq!(verdict(&(&sound + 1u32)), Err(CsrRefused::RsaEven));
         let multiple = (&sound / 751u32) * 751u32;

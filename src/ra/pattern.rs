@@ -69,7 +69,7 @@ fn build(pattern: &str) -> Result<Regex, String> {
 }
 
 /// Whether a text can be a device id at all: 1 to 64 printable ASCII characters, no space at either end.
-pub(super) fn is_device_id(text: &str) -> bool {
+pub(crate) fn is_device_id(text: &str) -> bool {
     let printable = text.bytes().all(|c| (0x20..=0x7e).contains(&c));
     // Directories compare names without outer spaces (RFC 4518, 2.6.1), so two ids would look like one.
     printable && !text.is_empty() && text.len() <= DEVICE_ID_CHARS_MAX && text.trim() == text

@@ -139,28 +139,42 @@ impl State {
 
     /// Entitles a line to a certificate for itself, unless it collects them.
     pub(super) fn renewal(&self, line: &Line, now: UnixMillis) -> Result<Grant, Refused> {
-        let valid = self.lines.get(&line.name).map_or(0, |record| {
+        self.room_for_certificate(&line.name, now)?;
+        Ok(line.renewal())
+    }
+
+    /// Refuses a line that has as many valid certificates as it may have.
+    fn room_for_certificate(&self, line: &Slug, now: UnixMillis) -> Result<(), Refused> {
+        let valid = self.lines.get(line).map_or(0, |record| {
             let current = |c: &&LineCertificate| now <= c.not_after;
             record.certificates.iter().filter(current).count()
         });
         if valid >= LINE_CERTIFICATES_MAX {
             return Err(Refused::TooManyCertificates {
-                line: line.name.clone(),
+                line: line.clone(),
                 maximum: LINE_CERTIFICATES_MAX,
             });
         }
-        Ok(line.renewal())
+        Ok(())
     }
 
     /// Whether a change can be made.
-    pub(super) fn admit(&self, change: &Change) -> Result<(), ChangeRefused> {
+    pub(super) fn admit(&self, change: &Change, now: UnixMillis) -> Result<(), ChangeRefused> {
         match change {
             Change::LineAdded { line } if self.lines.contains_key(line) => {
                 Err(ChangeRefused::Exists(format!("the line {line}")))
             }
             Change::LineAdded { .. } => Ok(()),
-            Change::LineCertified { line, certificate } => {
-                self.admit_certificate(line, certificate)
+            Change::LineCertified {
+                line,
+                certificate,
+                renews,
+            } => {
+                self.admit_certificate(line, certificate)?;
+                match renews {
+                    Some(renewed) => Ok(self.admit_renewal(line, *renewed, now)?),
+                    None => Ok(()),
+                }
             }
             Change::LineDecertified { line, serial } => {
                 self.existing_line(line)?;
@@ -203,6 +217,28 @@ impl State {
             return Err(value("not_after", "it must be after not_before"));
         }
         Ok(())
+    }
+
+    /// Whether the certificate that asked for a renewal may still, and the line has room for another.
+    ///
+    /// A request can be held open for long, and signing takes its time: what was true when it came counts
+    /// for nothing here.
+    fn admit_renewal(
+        &self,
+        line: &Slug,
+        renewed: SerialNumber,
+        now: UnixMillis,
+    ) -> Result<(), Refused> {
+        let Some(record) = self.lines.get(line) else {
+            return Err(Refused::UnknownCertificate);
+        };
+        if record.state == LineState::Disabled {
+            return Err(Refused::LineDisabled(line.clone()));
+        }
+        if !record.certificates.iter().any(|c| c.serial == renewed) {
+            return Err(Refused::UnknownCertificate);
+        }
+        self.room_for_certificate(line, now)
     }
 
     /// Whether an order can be opened on these terms.
@@ -253,7 +289,9 @@ impl State {
                         certificates: Vec::new(),
                     });
             }
-            Change::LineCertified { line, certificate } => self.add_certificate(line, certificate),
+            Change::LineCertified {
+                line, certificate, ..
+            } => self.add_certificate(line, certificate),
             Change::LineDecertified { line, serial } => self.remove_certificate(line, *serial),
             Change::LineSet { line, state } => match self.lines.get_mut(line) {
                 Some(record) => record.state = *state,
@@ -326,6 +364,11 @@ impl State {
     /// One line.
     pub(super) fn line(&self, line: &Slug) -> Option<LineRecord> {
         self.lines.get(line).cloned()
+    }
+
+    /// Whether a line may ask.
+    pub(super) fn line_state(&self, line: &Slug) -> Option<LineState> {
+        self.lines.get(line).map(|record| record.state)
     }
 
     /// The line that a certificate authenticates.

@@ -80,7 +80,7 @@ pub(super) struct CertificateRow {
     pub serial: SerialNumber,
     pub why: &'static str,
     pub profile: String,
-    pub line: Option<String>,
+    pub line: Option<Slug>,
     /// The order's unit that it takes.
     pub unit: Option<UnitRow>,
     pub spki: DetailHash,
@@ -399,7 +399,7 @@ impl IntentDraft {
                 serial: tbs.serial,
                 why: entitled.why,
                 profile: tbs.profile,
-                line: entitled.line.map(ToString::to_string),
+                line: entitled.line.cloned(),
                 unit,
                 spki: tbs.spki,
                 requested: tbs.requested,

@@ -19,21 +19,23 @@ pub enum IntentRefused {
     ClaimTaken,
     /// The public key belongs to another device id or request.
     #[error(
-        "this public key was used before for {device_id:?} (serial {serial}): a device makes its own key, once"
+        "this public key was used before{}: a device makes its own key, once",
+        holder.as_ref().map(Holder::told).unwrap_or_default()
     )]
     KeyUsed {
-        /// The other device id, or the profile of a certificate that is no device's.
-        device_id: String,
-        /// The other certificate.
-        serial: SerialNumber,
+        /// Whose it is, where whoever asks may know.
+        holder: Option<Holder>,
     },
     /// The device id has a certificate already.
-    #[error("device id {device_id:?} has a certificate already (serial {serial})")]
+    #[error(
+        "device id {device_id:?} has a certificate already{}",
+        serial.map(|serial| format!(" (serial {serial})")).unwrap_or_default()
+    )]
     DeviceIdUsed {
-        /// The device id.
+        /// The device id, as asked for.
         device_id: String,
-        /// Its certificate.
-        serial: SerialNumber,
+        /// Its certificate, where whoever asks may know.
+        serial: Option<SerialNumber>,
     },
     /// The object is not one that the grant entitles to, or cannot stand in the log: our own fault.
     #[error("the signing log does not take this object: {problem}")]
@@ -44,6 +46,22 @@ pub enum IntentRefused {
     /// The log takes no entries now.
     #[error(transparent)]
     Log(LogError),
+}
+
+/// The certificate that holds a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// Its device id, or the profile of a certificate that is no device's.
+    pub device_id: String,
+    /// Its serial.
+    pub serial: SerialNumber,
+}
+
+impl Holder {
+    /// As part of a sentence.
+    fn told(&self) -> String {
+        format!(" for {:?} (serial {})", self.device_id, self.serial)
+    }
 }
 
 /// Why the log did not take an entry or could not be read.

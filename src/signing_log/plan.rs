@@ -17,11 +17,11 @@ use tokio::sync::oneshot;
 use super::append::{
     Append, CertificateRow, Closing, Effect, IntentDraft, Note, RevokeDraft, Sealed, UnitRow,
 };
-use super::error::{IntentRefused, LogError};
+use super::error::{Holder, IntentRefused, LogError};
 use super::intent::Intent;
 use super::record::{IssuerRecord, Revocation};
 use crate::limits;
-use crate::ra::{Change, ChangeRefused, Order, OrderState, Refused, Registry};
+use crate::ra::{Change, ChangeRefused, LineState, Order, OrderState, Refused, Registry};
 
 /// How far the clock may stand before the newest entry: steps of a time service, not a wrong battery clock.
 const CLOCK_BACK_MAX: std::time::Duration = std::time::Duration::from_secs(5);
@@ -289,7 +289,7 @@ impl<'a> Planner<'a> {
         if let Some(row) = &draft.certificate {
             self.admit(row)?;
             if let Some(unit) = &row.unit {
-                self.take_unit(unit, &draft.issuer)?;
+                self.take_unit(unit, row.line.as_ref(), &draft.issuer)?;
             }
         }
         let IntentDraft {
@@ -330,7 +330,7 @@ impl<'a> Planner<'a> {
         let Some(unit) = &row.unit else {
             // Lines and servers renew with the key that they have; a device's key is none of theirs.
             return match held.into_iter().find(|live| live.device_key.is_some()) {
-                Some(live) => Err(key_used(live)),
+                Some(live) => Err(self.key_used(live, row)),
                 None => Ok(()),
             };
         };
@@ -343,15 +343,37 @@ impl<'a> Planner<'a> {
             return Err(IntentRefused::ClaimTaken);
         }
         if let Some(live) = held.first() {
-            return Err(key_used(live));
+            return Err(self.key_used(live, row));
         }
         match self.held(self.by_device.get(&unit.device_key)).first() {
             Some(live) => Err(IntentRefused::DeviceIdUsed {
                 device_id: unit.device_id.clone(),
-                serial: live.serial,
+                serial: self.may_know(live, row).then_some(live.serial),
             }),
             None => Ok(()),
         }
+    }
+
+    /// The refusal of a key that a certificate holds.
+    fn key_used(&self, live: &Live, row: &CertificateRow) -> IntentRefused {
+        let holder = self.may_know(live, row).then(|| Holder {
+            device_id: live
+                .device_id
+                .clone()
+                .unwrap_or_else(|| live.profile.clone()),
+            serial: live.serial,
+        });
+        IntentRefused::KeyUsed { holder }
+    }
+
+    /// Whether whoever asks for one certificate may know of another: a line knows those of its orders only.
+    fn may_know(&self, live: &Live, row: &CertificateRow) -> bool {
+        let Some(line) = &row.line else {
+            return true;
+        };
+        let order = live.order.as_deref().and_then(|name| name.parse().ok());
+        let order = order.and_then(|name: Slug| self.view.registry.order(&name));
+        order.is_some_and(|order| order.terms.lines.contains(line))
     }
 
     /// The certificates at these places that the batch has not set free.
@@ -387,14 +409,32 @@ impl<'a> Planner<'a> {
         });
     }
 
-    /// Takes a unit of an order: state, dates, units left.
-    fn take_unit(&mut self, unit: &UnitRow, issuer: &IssuerName) -> Result<(), IntentRefused> {
+    /// Takes a unit of an order: line, state, dates, units left.
+    fn take_unit(
+        &mut self,
+        unit: &UnitRow,
+        line: Option<&Slug>,
+        issuer: &IssuerName,
+    ) -> Result<(), IntentRefused> {
         let now = self.now;
         let name = &unit.order;
+        let no_order = || IntentRefused::Order(Refused::NoOrder(name.to_string()));
+        let line = line.ok_or_else(no_order)?;
+        // The request may be older than the operator's act.
+        match self.view.registry.line_state(line) {
+            Some(LineState::Enabled) => {}
+            Some(LineState::Disabled) => {
+                return Err(IntentRefused::Order(Refused::LineDisabled(line.clone())));
+            }
+            None => return Err(no_order()),
+        }
         let Some(order) = self.order(name) else {
-            return Err(IntentRefused::Order(Refused::NoOrder(name.to_string())));
+            return Err(no_order());
         };
         let terms = &order.terms;
+        if !terms.lines.contains(line) {
+            return Err(no_order());
+        }
         if terms.issuer != *issuer {
             let problem = "it is of another issuer than its order";
             return Err(IntentRefused::Object { problem });
@@ -516,7 +556,10 @@ impl<'a> Planner<'a> {
         match &effect {
             Effect::None => {}
             // The writer gives each change a batch of its own, so the registry is as it stands.
-            Effect::Change(change) => self.view.registry.admit(change)?,
+            Effect::Change(change) => {
+                self.unrevoked(change)?;
+                self.view.registry.admit(change, self.now)?;
+            }
             Effect::Issuer(record) => {
                 if !self.facts.issuers.insert(record.name.clone()) {
                     let name = format!("issuer {}", record.name);
@@ -531,6 +574,23 @@ impl<'a> Planner<'a> {
             Effect::Issuer(record) => self.plan.issuers.push((index, *record)),
         }
         Ok(LeafIndex(index))
+    }
+
+    /// Refuses to let a certificate authenticate that was revoked between its issue and this entry.
+    fn unrevoked(&self, change: &Change) -> Result<(), ChangeRefused> {
+        let Change::LineCertified { certificate, .. } = change else {
+            return Ok(());
+        };
+        match self.facts.revocable.get(&certificate.serial) {
+            Some(Revocable::Revoked(_)) => Err(ChangeRefused::Value {
+                key: "certificate",
+                problem: format!(
+                    "{} was revoked meanwhile: ask for another",
+                    certificate.serial
+                ),
+            }),
+            Some(Revocable::Issued(_)) | None => Ok(()),
+        }
     }
 
     /// Takes a revocation; one that stands already stays as it is.
@@ -579,16 +639,5 @@ impl<'a> Planner<'a> {
             self.plan.newest = self.view.newest;
         }
         self.plan
-    }
-}
-
-/// The refusal of a key that a certificate holds.
-fn key_used(live: &Live) -> IntentRefused {
-    IntentRefused::KeyUsed {
-        device_id: live
-            .device_id
-            .clone()
-            .unwrap_or_else(|| live.profile.clone()),
-        serial: live.serial,
     }
 }

@@ -14,6 +14,7 @@ use sqlx::{Connection as _, QueryBuilder, Row as _, Sqlite};
 use super::append::{Append, Effect};
 use super::plan::{Facts, Live, Plan, Revocable};
 use super::record::Revocation;
+use crate::ra::Change;
 
 /// Rows in one statement: beyond it the statement's own cost no longer counts, and its text is kept.
 const ROWS_MAX: usize = 64;
@@ -137,7 +138,12 @@ async fn certificates(plan: &Plan, database: &mut SqliteConnection) -> Result<()
                 .push_bind(certificate.why)
                 .push_bind(certificate.profile.as_str())
                 .push_bind(unit.map(|unit| unit.order.as_str()))
-                .push_bind(certificate.line.as_deref())
+                .push_bind(
+                    certificate
+                        .line
+                        .as_ref()
+                        .map(certstatus::log::entry::Slug::as_str),
+                )
                 .push_bind(unit.map(|unit| unit.device_id.as_str()))
                 .push_bind(unit.map(|unit| unit.device_key.as_str()))
                 .push_bind(certificate.spki.0.as_slice())
@@ -277,6 +283,11 @@ pub(super) async fn facts(
                     facts
                         .issuers
                         .extend(known_issuer(&record.name, database).await?);
+                }
+                if let Effect::Change(Change::LineCertified { certificate, .. }) = &note.effect {
+                    facts
+                        .revocable
+                        .extend(revocable(certificate.serial, database).await?);
                 }
             }
             Append::Revoke { draft, .. } => {

@@ -32,6 +32,18 @@ fn write_chain(openssl: &OpenSsl, ca: &Ca, certificate: &[u8]) {
     }
 }
 
+/// Leaves a certificate for `tests/lint.sh` as `lint/NAME.cer` in the directory that cargo builds into.
+fn leave_for_lint(name: &str, certificate: &[u8]) {
+    // TARGET/PROFILE/deps/THIS-TEST: unit tests are told no directory of their own.
+    let program = std::env::current_exe().unwrap();
+    let directory = program.ancestors().nth(3).unwrap().join("lint");
+    std::fs::create_dir_all(&directory).unwrap();
+    // Tests run side by side: the name appears only with its whole contents.
+    let part = tempfile::NamedTempFile::new_in(&directory).unwrap();
+    std::fs::write(part.path(), certificate).unwrap();
+    part.persist(directory.join(format!("{name}.cer"))).unwrap();
+}
+
 #[test]
 fn openssl_verifies_every_built_in_profile_with_every_key() {
     let ca = Ca::new(Validity::Forever);
@@ -54,7 +66,9 @@ fn openssl_verifies_every_built_in_profile_with_every_key() {
                 continue;
             }
             let tbs = built.unwrap();
-            write_chain(&openssl, &ca, &signed(&tbs, &ca.key));
+            let certificate = signed(&tbs, &ca.key);
+            write_chain(&openssl, &ca, &certificate);
+            leave_for_lint(&format!("profile-{name}-{key}"), &certificate);
             let said = openssl.run(
                 "verify -x509_strict -attime 1767225700 -CAfile root.pem -untrusted issuer.pem leaf.pem",
             );
@@ -103,44 +117,6 @@ fn expected_text(profile: &str) -> &'static [&'static str] {
         ],
         other => panic!("nothing expected of {other}"),
     }
-}
-
-/// Writes one certificate of each built-in profile, the issuer's and the root's, for linters of others:
-/// `HALLMARK_SAMPLES=DIR cargo test --lib sample_certificates`.
-#[test]
-fn sample_certificates_are_written_where_asked() {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "a test reads where its samples go"
-    )]
-    let kept = std::env::var_os("HALLMARK_SAMPLES").map(std::path::PathBuf::from);
-    let own = tempfile::tempdir().unwrap();
-    let directory = kept.unwrap_or_else(|| own.path().to_owned());
-    std::fs::create_dir_all(&directory).unwrap();
-    let ca = Ca::new(Validity::Forever);
-    let openssl = OpenSsl::new();
-    let mut certificates = vec![
-        ("root".to_owned(), ca.root.certificate.clone()),
-        ("issuer".to_owned(), ca.facts.certificate.clone()),
-    ];
-    for (key, options) in KEYS {
-        openssl.run(&format!("genpkey {options} -out {key}.pem"));
-        openssl.run(&format!(
-            "pkey -in {key}.pem -pubout -outform DER -out {key}.der"
-        ));
-        let spki = openssl.read(&format!("{key}.der"));
-        for name in BUILT_IN {
-            let (grant, subject) = grant_for(name);
-            let csr = unproved(&subject, &spki);
-            if let Ok(tbs) = built_in(name).build(&csr, &grant, &ca.facts, serial(), NOW) {
-                certificates.push((format!("{name}-{key}"), signed(&tbs, &ca.key)));
-            }
-        }
-    }
-    for (name, certificate) in &certificates {
-        std::fs::write(directory.join(format!("{name}.der")), certificate).unwrap();
-    }
-    assert_eq!(certificates.len(), 2 + KEYS.len() * BUILT_IN.len() - 1);
 }
 
 #[test]

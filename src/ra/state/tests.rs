@@ -7,6 +7,9 @@ use certstatus::SerialNumber;
 use super::*;
 use crate::ra::Registry;
 
+/// When changes are made.
+const NOW: UnixMillis = UnixMillis::from_seconds(150);
+
 /// A name.
 fn slug(name: &str) -> Slug {
     name.parse().unwrap()
@@ -46,6 +49,7 @@ fn registry() -> Registry {
         Change::LineCertified {
             line: slug("line-1"),
             certificate: certificate(1),
+            renews: None,
         },
         Change::LineAdded {
             line: slug("line-2"),
@@ -53,11 +57,12 @@ fn registry() -> Registry {
         Change::LineCertified {
             line: slug("line-2"),
             certificate: certificate(2),
+            renews: None,
         },
         Change::OrderOpened { terms: terms() },
     ];
     for change in changes {
-        registry.admit(&change).unwrap();
+        registry.admit(&change, NOW).unwrap();
         registry.apply(&change);
     }
     registry
@@ -117,6 +122,7 @@ fn a_revoked_certificate_is_refused_and_the_lines_other_one_is_not() {
     let further = Change::LineCertified {
         line: slug("line-1"),
         certificate: certificate(3),
+        renews: None,
     };
     registry.apply(&further);
     assert_eq!(registry.line_of(first.serial), Some(slug("line-1")));
@@ -125,17 +131,17 @@ fn a_revoked_certificate_is_refused_and_the_lines_other_one_is_not() {
         serial: first.serial,
     };
     assert!(
-        registry.admit(&revoked("line-2")).is_err(),
+        registry.admit(&revoked("line-2"), NOW).is_err(),
         "not its certificate"
     );
-    registry.admit(&revoked("line-1")).unwrap();
+    registry.admit(&revoked("line-1"), NOW).unwrap();
     registry.apply(&revoked("line-1"));
     let refused = registry.authenticate(Some(&[1]), now);
     assert_eq!(refused, Err(Refused::UnknownCertificate));
     assert!(registry.authenticate(Some(&[3]), now).is_ok());
     assert_eq!(registry.line_of(first.serial), None);
     assert!(
-        registry.admit(&revoked("line-1")).is_err(),
+        registry.admit(&revoked("line-1"), NOW).is_err(),
         "once is enough"
     );
 }
@@ -216,8 +222,9 @@ fn a_line_renews_but_does_not_collect() {
         let change = Change::LineCertified {
             line: slug("line-1"),
             certificate: certificate(tag),
+            renews: None,
         };
-        registry.admit(&change).unwrap();
+        registry.admit(&change, NOW).unwrap();
         registry.apply(&change);
     }
     assert_eq!(
@@ -231,6 +238,55 @@ fn a_line_renews_but_does_not_collect() {
     );
 }
 
+#[test]
+fn a_renewal_counts_only_while_its_asker_may_ask() {
+    let registry = registry();
+    let first = certificate(1);
+    let renewed = |tag| Change::LineCertified {
+        line: slug("line-1"),
+        certificate: certificate(tag),
+        renews: Some(first.serial),
+    };
+    let set = |state| Change::LineSet {
+        line: slug("line-1"),
+        state,
+    };
+    let rule = |change: &Change, now| match registry.admit(change, now) {
+        Ok(()) => "admitted",
+        Err(ChangeRefused::Line(refused)) => refused.rule(),
+        Err(other) => panic!("{other}"),
+    };
+    assert_eq!(rule(&renewed(3), NOW), "admitted");
+    registry.apply(&set(LineState::Disabled));
+    assert_eq!(rule(&renewed(3), NOW), "line-disabled");
+    registry.apply(&set(LineState::Enabled));
+    // All counted before any was certified: the eighth is the last all the same.
+    for tag in 11..18 {
+        assert_eq!(rule(&renewed(tag), NOW), "admitted");
+        registry.apply(&renewed(tag));
+    }
+    assert_eq!(rule(&renewed(18), NOW), "too-many-certificates");
+    assert_eq!(
+        rule(&renewed(18), UnixMillis::from_seconds(300)),
+        "admitted"
+    );
+    registry.apply(&Change::LineDecertified {
+        line: slug("line-1"),
+        serial: first.serial,
+    });
+    assert_eq!(rule(&renewed(19), NOW), "unknown-certificate");
+    let kept = serde_json::to_string(&renewed(3)).unwrap();
+    assert_eq!(serde_json::from_str::<Change>(&kept).unwrap(), renewed(3));
+    let act = Change::LineCertified {
+        line: slug("line-1"),
+        certificate: certificate(20),
+        renews: None,
+    };
+    // Details hold no null, and those of an operator's act look as they always did.
+    assert!(!serde_json::to_string(&act).unwrap().contains("renews"));
+    assert_eq!(registry.admit(&act, NOW), Ok(()));
+}
+
 /// The terms of a new order, changed.
 fn opened(change: impl FnOnce(&mut OrderTerms)) -> Change {
     let mut terms = terms();
@@ -242,9 +298,9 @@ fn opened(change: impl FnOnce(&mut OrderTerms)) -> Change {
 #[test]
 fn orders_are_opened_on_possible_terms_only() {
     let registry = registry();
-    registry.admit(&opened(|_| ())).unwrap();
+    registry.admit(&opened(|_| ()), NOW).unwrap();
     registry
-        .admit(&opened(|t| t.quantity = QUANTITY_MAX))
+        .admit(&opened(|t| t.quantity = QUANTITY_MAX), NOW)
         .unwrap();
     let rows = [
         (
@@ -274,7 +330,7 @@ fn orders_are_opened_on_possible_terms_only() {
         ),
     ];
     for (change, expected) in rows {
-        let told = registry.admit(&change).unwrap_err().to_string();
+        let told = registry.admit(&change, NOW).unwrap_err().to_string();
         assert!(told.starts_with(expected), "{told}");
     }
 }
@@ -295,6 +351,7 @@ fn lines_and_certificates_are_added_once_and_to_what_exists() {
             Change::LineCertified {
                 line: slug("line-9"),
                 certificate: certificate(9),
+                renews: None,
             },
             "there is no line line-9",
         ),
@@ -302,6 +359,7 @@ fn lines_and_certificates_are_added_once_and_to_what_exists() {
             Change::LineCertified {
                 line: slug("line-2"),
                 certificate: certificate(1),
+                renews: None,
             },
             "the line certificate 41010101010101010101010101010101 exists already",
         ),
@@ -309,6 +367,7 @@ fn lines_and_certificates_are_added_once_and_to_what_exists() {
             Change::LineCertified {
                 line: slug("line-1"),
                 certificate: backwards,
+                renews: None,
             },
             "not_after: it must be after not_before",
         ),
@@ -328,7 +387,10 @@ fn lines_and_certificates_are_added_once_and_to_what_exists() {
         ),
     ];
     for (change, expected) in rows {
-        assert_eq!(registry.admit(&change).unwrap_err().to_string(), expected);
+        assert_eq!(
+            registry.admit(&change, NOW).unwrap_err().to_string(),
+            expected
+        );
     }
 }
 
@@ -338,6 +400,7 @@ fn changes_that_do_not_fit_refuse_more_and_never_less() {
     registry.apply(&Change::LineCertified {
         line: slug("line-9"),
         certificate: certificate(9),
+        renews: None,
     });
     let now = UnixMillis::from_seconds(150);
     assert_eq!(
@@ -371,6 +434,7 @@ fn changes_round_trip_as_the_log_keeps_them() {
         Change::LineCertified {
             line: slug("line-1"),
             certificate: certificate(1),
+            renews: None,
         },
         Change::LineDecertified {
             line: slug("line-1"),

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::ra::{ChangeRefused, Refused};
+use crate::ra::{ChangeRefused, LineCertificate, LineState, Refused};
 
 #[tokio::test]
 async fn a_retry_finds_the_same_certificate_byte_for_byte() {
@@ -95,9 +95,11 @@ async fn keys_and_device_ids_are_used_once() {
     for device in refusals {
         match site.intent(&log, device).await {
             Err(IntentRefused::KeyUsed {
-                device_id,
-                serial: used,
-            }) => assert_eq!((device_id.as_str(), used), ("Dev-1", serial)),
+                holder: Some(holder),
+            }) => assert_eq!(
+                (holder.device_id.as_str(), holder.serial),
+                ("Dev-1", serial)
+            ),
             other => panic!("{device:?}: {other:?}"),
         }
     }
@@ -105,11 +107,47 @@ async fn keys_and_device_ids_are_used_once() {
         Err(IntentRefused::DeviceIdUsed {
             device_id,
             serial: used,
-        }) => assert_eq!((device_id.as_str(), used), ("dEV-1", serial)),
+        }) => assert_eq!((device_id.as_str(), used), ("dEV-1", Some(serial))),
         other => panic!("{other:?}"),
+    }
+    // Another line, whose order is not this one, learns that they are used and nothing else.
+    foreign_order(&log).await;
+    for (device, rule) in [(device("dev-9", 1), "key"), (device("DEV-1", 9), "device")] {
+        let device = Device {
+            order: "foreign",
+            ..device
+        };
+        let mut grant = device.grant();
+        if let GrantKind::Unit { line, .. } = &mut grant.0 {
+            *line = "line-2".parse().unwrap();
+        }
+        let object = ToBeSigned::Certificate(site.tbs("device-1", device));
+        let refused = log.record_intent(&grant, object).await.unwrap_err();
+        let told = refused.to_string();
+        assert!(!told.contains(&serial.to_string()), "{rule}: {told}");
+        assert!(!told.contains("Dev-1"), "{rule}: {told}");
+        let named = match rule {
+            "key" => matches!(refused, IntentRefused::KeyUsed { holder: None }),
+            _ => matches!(refused, IntentRefused::DeviceIdUsed { serial: None, .. }),
+        };
+        assert!(named, "{rule}: {refused:?}");
     }
     assert_eq!(used(&log), 1);
     site.check(&log).await;
+}
+
+/// Opens the order `foreign` of a line `line-2`.
+async fn foreign_order(log: &SigningLog) {
+    let line: certstatus::log::entry::Slug = "line-2".parse().unwrap();
+    let demo = log.registry().order(&"demo".parse().unwrap()).unwrap();
+    let terms = OrderTerms {
+        order: "foreign".parse().unwrap(),
+        lines: BTreeSet::from([line.clone()]),
+        ..demo.terms
+    };
+    for change in [Change::LineAdded { line }, Change::OrderOpened { terms }] {
+        log.record_change("op", change).await.unwrap();
+    }
 }
 
 #[tokio::test]
@@ -130,6 +168,75 @@ async fn a_device_key_and_a_line_key_are_never_the_same() {
     site.intent(&log, device("dev-2", 2)).await.unwrap();
     let refused = log.record_intent(&line, tbs(2)).await;
     assert!(matches!(refused, Err(IntentRefused::KeyUsed { .. })));
+}
+
+#[tokio::test]
+async fn a_unit_is_taken_only_for_an_enabled_line_of_the_order() {
+    let site = Site::new();
+    let log = site.log(100).await;
+    let set = |state| Change::LineSet {
+        line: "line-1".parse().unwrap(),
+        state,
+    };
+    log.record_change("op", set(LineState::Disabled))
+        .await
+        .unwrap();
+    // The grant is from before.
+    match site.intent(&log, device("dev-1", 1)).await {
+        Err(IntentRefused::Order(Refused::LineDisabled(line))) => {
+            assert_eq!(line.as_str(), "line-1");
+        }
+        other => panic!("{other:?}"),
+    }
+    log.record_change("op", set(LineState::Enabled))
+        .await
+        .unwrap();
+    let line = "line-2".parse().unwrap();
+    log.record_change("op", Change::LineAdded { line })
+        .await
+        .unwrap();
+    let mut grant = device("dev-1", 1).grant();
+    let GrantKind::Unit { line, .. } = &mut grant.0 else {
+        panic!("no unit");
+    };
+    *line = "line-2".parse().unwrap();
+    let object = ToBeSigned::Certificate(site.tbs("device-1", device("dev-1", 1)));
+    let refused = log.record_intent(&grant, object).await;
+    assert!(matches!(
+        refused,
+        Err(IntentRefused::Order(Refused::NoOrder(_)))
+    ));
+    assert_eq!(used(&log), 0);
+    site.intent(&log, device("dev-1", 1)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_certificate_that_was_revoked_meanwhile_never_authenticates() {
+    let site = Site::new();
+    let log = site.log(100).await;
+    let line: Slug = "line-1".parse().unwrap();
+    let issued = site.issue(&log, device("dev-1", 1)).await.unwrap();
+    let Subject::Certificate { serial, .. } = *issued.subject() else {
+        panic!("no certificate");
+    };
+    log.record_revoked("op", serial, 1).await.unwrap();
+    let certificate = LineCertificate {
+        serial,
+        sha256: DetailHash::of(issued.der()),
+        not_before: NOW,
+        not_after: UnixMillis::END_OF_TIME,
+    };
+    let certified = Change::LineCertified {
+        line,
+        certificate,
+        renews: None,
+    };
+    let refused = log.record_change("op", certified).await;
+    assert!(matches!(
+        refused,
+        Err(LogError::Change(ChangeRefused::Value { .. }))
+    ));
+    assert_eq!(log.registry().line_of(serial), None);
 }
 
 #[tokio::test]

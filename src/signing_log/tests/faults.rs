@@ -137,7 +137,11 @@ async fn a_disk_that_refuses_halts_and_resumes_with_every_outcome() {
         claimed,
         Ok(Claimed::InFlight) | Err(LogError::Read(_) | LogError::Halted(_))
     ));
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    // Each attempt to recover that fails tells the publisher, which waits for one that does not.
+    let mut attempts = log.inner.shared.head.subscribe();
+    for _ in 0..3 {
+        attempts.changed().await.unwrap();
+    }
     assert!(!issuing.is_finished() && !failing.is_finished());
     sqlx::query("DROP TRIGGER full")
         .execute(&mut disk)
