@@ -15,15 +15,16 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, get, post};
 use certstatus::log::DetailHash;
 use certstatus::log::entry::Slug;
-use tokio::net::TcpListener;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
-use self::listener::{Places, Stopping};
+use self::listener::Stopping;
 use self::metrics::Metrics;
 use self::problem::{Problem, kind};
 use self::refusals::{Refusal, Refusals};
+use self::shares::{Door, Knock, Origin, Place, Shares};
 use crate::issuance::Issuance;
 use crate::limits;
 use crate::ra::{Line, Refused};
@@ -41,6 +42,7 @@ pub mod ops;
 mod orders;
 pub mod problem;
 mod refusals;
+mod shares;
 pub mod tls;
 
 /// The certificate requests of a batch, as the API finds them; `None` for an item that is refused alone.
@@ -66,9 +68,6 @@ pub fn answered_type(accept: &[u8]) -> Result<&'static str, Problem> {
     accept::Form::wanted(&headers.into_iter().collect()).map(|(name, _)| name)
 }
 
-/// Batches in work at a time: each holds its body, so this bounds memory.
-const BATCHES_MAX: usize = 8;
-
 /// The line API; clones share it.
 #[derive(Clone)]
 pub struct Api {
@@ -82,9 +81,11 @@ struct Inner {
     clock: Clock,
     metrics: Metrics,
     refusals: Refusals,
-    places: Places,
-    in_flight: Arc<Semaphore>,
-    batches: Arc<Semaphore>,
+    door: Door,
+    connections: Shares<Slug>,
+    in_flight: Shares<Slug>,
+    bodies: Shares<Slug>,
+    batches: Shares<Slug>,
 }
 
 /// What TLS proved of the peer; a request carries it.
@@ -114,9 +115,14 @@ impl Api {
                 clock,
                 metrics: Metrics::default(),
                 refusals,
-                places: Places::new(CONNECTION_PLACES),
-                in_flight: Arc::new(Semaphore::new(limits::REQUESTS_IN_FLIGHT_MAX)),
-                batches: Arc::new(Semaphore::new(BATCHES_MAX)),
+                door: Door::new(),
+                connections: Shares::new(limits::CONNECTIONS_MAX, limits::CONNECTIONS_PER_LINE_MAX),
+                in_flight: Shares::new(
+                    limits::REQUESTS_IN_FLIGHT_MAX,
+                    limits::REQUESTS_PER_LINE_MAX,
+                ),
+                bodies: Shares::new(limits::BATCH_BODIES_MAX, limits::BATCH_BODIES_PER_LINE_MAX),
+                batches: Shares::new(limits::BATCHES_MAX, limits::BATCHES_PER_LINE_MAX),
             }),
         }
     }
@@ -127,16 +133,27 @@ impl Api {
         registry.authenticate_digest(peer.certificate.as_ref(), self.inner.clock.now())
     }
 
-    /// A place among the requests in work.
-    fn in_flight(&self) -> Result<OwnedSemaphorePermit, Problem> {
-        let free = Arc::clone(&self.inner.in_flight).try_acquire_owned();
-        free.map_err(|_| Problem::busy())
+    /// Connections that are open, whoever's.
+    fn connections(&self) -> usize {
+        self.inner.door.taken() + self.inner.connections.taken()
+    }
+
+    /// A place among the requests in work; the work keeps it, not the one who waits for the answer.
+    fn in_flight(&self, line: &Line) -> Result<Place<Slug>, Problem> {
+        let free = self.inner.in_flight.take(line.name());
+        free.ok_or_else(Problem::busy)
+    }
+
+    /// A place among the batches whose bodies arrive.
+    fn batch_body(&self, line: &Line) -> Result<Place<Slug>, Problem> {
+        let free = self.inner.bodies.take(line.name());
+        free.ok_or_else(Problem::busy)
     }
 
     /// A place among the batches in work.
-    fn batch(&self) -> Result<OwnedSemaphorePermit, Problem> {
-        let free = Arc::clone(&self.inner.batches).try_acquire_owned();
-        free.map_err(|_| Problem::busy())
+    fn batch(&self, line: &Line) -> Result<Place<Slug>, Problem> {
+        let free = self.inner.batches.take(line.name());
+        free.ok_or_else(Problem::busy)
     }
 
     /// Counts a problem, and notes it in the signing log where it is the client's.
@@ -154,10 +171,6 @@ impl Api {
         }
     }
 }
-
-/// Connections on the mTLS listener, as the semaphore counts them.
-#[expect(clippy::cast_possible_truncation, reason = "4096 fits into 32 bits")]
-const CONNECTION_PLACES: u32 = limits::CONNECTIONS_MAX as u32;
 
 /// Every path of the line API with its methods; `openapi.json` describes the same ones.
 fn routes() -> [(&'static str, MethodRouter<Api>); 4] {
@@ -227,39 +240,52 @@ pub async fn serve_api(
     mut stopping: Stopping,
 ) {
     let (acceptor, router) = (TlsAcceptor::from(tls), router(api.clone()));
-    let places = &api.inner.places;
-    let next = || listener::accept_tcp(&listener);
-    while let Some((stream, place)) = listener::accept(places, &mut stopping, next).await {
+    let mut next = || listener::accept_tcp(&listener);
+    while let Some(stream) = listener::accepted(&mut stopping, &mut next).await {
+        let Ok(address) = stream.peer_addr() else {
+            // Gone already.
+            continue;
+        };
+        let Some(knock) = api.inner.door.knock(Origin::of(address.ip())) else {
+            tracing::debug!(%address, "too many connections wait for their handshake: one is dropped");
+            continue;
+        };
         let (acceptor, router) = (acceptor.clone(), router.clone());
         let (api, stopping) = (api.clone(), stopping.clone());
-        tokio::spawn(async move {
-            connection(stream, acceptor, router, api, stopping).await;
-            drop(place);
-        });
+        tokio::spawn(connection(stream, knock, acceptor, router, api, stopping));
     }
     drop(listener);
-    api.inner.places.drain().await;
+    let closed = async {
+        api.inner.door.drained().await;
+        api.inner.connections.drained().await;
+    };
+    if timeout(limits::ANSWER_DEADLINE, closed).await.is_err() {
+        let connections = api.connections();
+        tracing::warn!(connections, "stopping with connections open");
+    }
+    api.inner.refusals.finish().await;
 }
 
 /// One connection: the handshake, who the peer is, then its requests.
 async fn connection(
-    stream: tokio::net::TcpStream,
+    stream: TcpStream,
+    knock: Knock,
     acceptor: TlsAcceptor,
     router: Router,
     api: Api,
-    stopping: Stopping,
+    mut stopping: Stopping,
 ) {
-    let handshake = timeout(limits::HANDSHAKE_DEADLINE, acceptor.accept(stream)).await;
-    let stream = match handshake {
-        Ok(Ok(stream)) => Box::new(stream),
-        Ok(Err(error)) => {
-            tracing::debug!(%error, "a TLS handshake failed");
-            return;
-        }
-        Err(_late) => {
-            tracing::debug!("a TLS handshake took too long");
-            return;
-        }
+    let entered = tokio::select! {
+        entered = timeout(limits::STRANGER_DEADLINE, knock.enter()) => entered,
+        () = stopping.wait() => return,
+    };
+    let Ok(Some(visit)) = entered else {
+        tracing::debug!("a connection waited too long for its handshake");
+        return;
+    };
+    let end = Instant::now() + limits::STRANGER_DEADLINE;
+    let Some(stream) = shake_hands(&acceptor, stream).await else {
+        return;
     };
     let shown = stream
         .get_ref()
@@ -269,13 +295,39 @@ async fn connection(
     let peer = Peer {
         certificate: shown.map(|leaf| DetailHash::of(leaf)),
     };
-    // A stranger must not hold a place for long; a line may be idle between two devices.
-    let idle = match api.line(peer) {
-        Ok(_) => listener::IDLE_DEADLINE,
-        Err(_) => limits::HEADER_DEADLINE,
+    let Ok(line) = api.line(peer) else {
+        // A stranger must not hold a place for long: it learns that it is none of ours, and that is all.
+        drop(api);
+        listener::answer_once(stream, router, peer, end, stopping).await;
+        return;
     };
-    drop(api);
-    listener::converse(stream, router, peer, idle, stopping).await;
+    let Some(place) = api.inner.connections.take(line.name()) else {
+        let busy = Router::new().fallback(async || Problem::busy());
+        listener::answer_once(stream, busy, peer, end, stopping).await;
+        return;
+    };
+    // A line may be idle between two devices, and no longer stands in the way of those who come.
+    drop((api, visit));
+    listener::converse(stream, router, peer, listener::IDLE_DEADLINE, stopping).await;
+    drop(place);
+}
+
+/// The TLS handshake; `None` when it fails.
+async fn shake_hands(
+    acceptor: &TlsAcceptor,
+    stream: TcpStream,
+) -> Option<Box<TlsStream<TcpStream>>> {
+    match timeout(limits::HANDSHAKE_DEADLINE, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => Some(Box::new(stream)),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "a TLS handshake failed");
+            None
+        }
+        Err(_late) => {
+            tracing::debug!("a TLS handshake took too long");
+            None
+        }
+    }
 }
 
 /// Waits for issuing; the work itself goes on when the wait ends.

@@ -7,9 +7,10 @@
 //! `?` below says what it leaves behind; a panic from step 1 on aborts the process, because recovery is the
 //! normal start and a half-made signature is not.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use certstatus::log::entry::Slug;
 use certstatus::log::{IssuerName, LeafIndex, Subject};
 use certstatus::{SerialNumber, UnixMillis};
 use tokio::sync::watch;
@@ -19,7 +20,7 @@ use crate::hsm::HsmError;
 use crate::issuer::{AbortOnPanic, Issuer, MakeFailed};
 use crate::limits;
 use crate::profile::{BuildRefused, Profile};
-use crate::ra::{Grant, Line, Order, Refused};
+use crate::ra::{Grant, Line, Order, Refused, is_device_id};
 use crate::signing_log::{
     Claim, Claimed, IntentRefused, Issued, IssuerRole, LogError, SigningLog, ToBeSigned,
 };
@@ -42,6 +43,8 @@ struct Inner {
     issuers: RwLock<HashMap<IssuerName, Arc<Known>>>,
     /// Claims in work: a second request for one waits for the first.
     in_work: Mutex<HashMap<Claim, watch::Receiver<()>>>,
+    /// Lines whose renewal is in work.
+    renewing: Mutex<BTreeSet<Slug>>,
 }
 
 /// An issuer of the log, with what answers carry.
@@ -145,6 +148,12 @@ impl From<MakeFailed> for IssueError {
     }
 }
 
+/// A line's turn to renew its certificate; dropping it lets the next renewal of the line begin.
+pub(crate) struct RenewalTurn {
+    inner: Arc<Inner>,
+    line: Slug,
+}
+
 impl Issuance {
     /// Issuing without any issuer yet; `access` is the issuer of line and server certificates.
     #[must_use]
@@ -154,7 +163,7 @@ impl Issuance {
         profiles: BTreeMap<String, Profile>,
         access: IssuerName,
     ) -> Self {
-        let (issuers, in_work) = (RwLock::default(), Mutex::default());
+        let (issuers, in_work, renewing) = (RwLock::default(), Mutex::default(), Mutex::default());
         Self {
             inner: Arc::new(Inner {
                 log,
@@ -163,6 +172,7 @@ impl Issuance {
                 access,
                 issuers,
                 in_work,
+                renewing,
             }),
         }
     }
@@ -222,6 +232,9 @@ impl Issuance {
 
     /// Issues a device certificate under an order, or returns the one that the same request got before.
     ///
+    /// `place` is what bounds the work: it is dropped when the work ends, which may be long after the client
+    /// went away.
+    ///
     /// # Errors
     /// [`IssueError`].
     pub async fn device(
@@ -230,6 +243,7 @@ impl Issuance {
         order: &str,
         csr: &[u8],
         device_id: Option<&str>,
+        place: impl Send + 'static,
     ) -> Result<Answer, IssueError> {
         let order = self.inner.log.registry().order_for(line, order)?;
         let csr = Csr::parse(csr)?.verify()?;
@@ -248,7 +262,12 @@ impl Issuance {
         let held = self.hold(claim).await;
         let inner = Arc::clone(&self.inner);
         // From here on the work is not the connection's: a client that goes away cancels nothing.
-        run(async move { inner.once(request, &held).await }).await
+        run(async move {
+            let answered = inner.once(request, &held).await;
+            drop((held, place));
+            answered
+        })
+        .await
     }
 
     /// Issues a certificate under a grant that is no order's unit (a line's, the server's), by the `access` issuer.
@@ -269,6 +288,18 @@ impl Issuance {
             answer(issued, &known, Origin::New)
         })
         .await
+    }
+
+    /// The line's turn to renew, unless a renewal of it is in work. Nobody queues for it: what waits could pile up.
+    pub(crate) fn renewal_turn(&self, line: &Slug) -> Option<RenewalTurn> {
+        let renewing = self.inner.renewing.lock();
+        let began = renewing
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(line.clone());
+        began.then(|| RenewalTurn {
+            inner: Arc::clone(&self.inner),
+            line: line.clone(),
+        })
     }
 
     /// Waits until nobody works on the claim, then holds it.
@@ -386,6 +417,11 @@ fn device_id_of<'a>(
     csr: &'a VerifiedCsr,
     parameter: Option<&'a str>,
 ) -> Result<&'a str, IssueError> {
+    // Before anything is compared, since a difference is told with both texts.
+    let mut texts = csr.common_name().into_iter().chain(parameter);
+    if !texts.all(is_device_id) {
+        return Err(Refused::DeviceIdForm.into());
+    }
     match (csr.common_name(), parameter) {
         (Some(subject), Some(parameter)) if subject != parameter => {
             Err(IssueError::DeviceIdDiffers {
@@ -427,6 +463,15 @@ pub fn random_serial() -> Result<SerialNumber, IssueError> {
     aws_lc_rs::rand::fill(&mut octets)
         .map_err(|_| IssueError::Missing("randomness from the system".to_owned()))?;
     Ok(SerialNumber::from_random(octets))
+}
+
+impl Drop for RenewalTurn {
+    fn drop(&mut self) {
+        let renewing = self.inner.renewing.lock();
+        renewing
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.line);
+    }
 }
 
 impl Drop for InWork {

@@ -56,8 +56,44 @@ pub const BATCH_IN_FLIGHT_MAX: usize = 64;
 /// Requests in work at a time over all connections; more answer 503 with `Retry-After`.
 pub const REQUESTS_IN_FLIGHT_MAX: usize = 1024;
 
-/// Open connections on the mTLS listener.
+/// Requests of one line in work: a quarter, so that beyond it only this line is told to come back.
+pub const REQUESTS_PER_LINE_MAX: usize = REQUESTS_IN_FLIGHT_MAX / 4;
+
+/// Batches in work at a time: each holds its body, so this and the next bound their memory (96 MiB).
+pub const BATCHES_MAX: usize = 8;
+
+/// Bodies of batches that arrive at a time.
+pub const BATCH_BODIES_MAX: usize = 16;
+
+/// Batches of one line in work at a time: one, and the next one close behind it.
+pub const BATCHES_PER_LINE_MAX: usize = 2;
+
+/// Bodies of one line's batches that arrive at a time: silent senders keep out nobody but their own line.
+pub const BATCH_BODIES_PER_LINE_MAX: usize = 4;
+
+/// The time for the whole answer to a batch: 4,096 certificates at 7 a second, which a slow token can do.
+pub const BATCH_DEADLINE: Duration = Duration::from_secs(600);
+
+/// Open connections of lines on the mTLS listener.
 pub const CONNECTIONS_MAX: usize = 4096;
+
+/// Open connections of one line: a quarter, so that one line whose stations run wild shuts out no other.
+pub const CONNECTIONS_PER_LINE_MAX: usize = CONNECTIONS_MAX / 4;
+
+/// Handshakes and strangers at a time: a handshake takes milliseconds here, so lines need few of these.
+pub const STRANGERS_MAX: usize = 256;
+
+/// Of these for one IPv4 address or IPv6 /64: a gateway with many stations behind it is one, and so is an attacker.
+pub const STRANGERS_PER_ORIGIN_MAX: usize = STRANGERS_MAX / 4;
+
+/// Connections that are no line's, with those that wait for their handshake: each costs a socket and 1 KiB.
+pub const KNOCKING_MAX: usize = 2048;
+
+/// Of these for one origin: a thousand stations behind one gateway may come back at once.
+pub const KNOCKING_PER_ORIGIN_MAX: usize = KNOCKING_MAX / 2;
+
+/// The whole life of a stranger's connection: a handshake in its own deadline, one request, one answer.
+pub const STRANGER_DEADLINE: Duration = Duration::from_secs(20);
 
 /// The time for a TLS handshake: a slow station needs 1 to 2 s for RSA.
 pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(15);
@@ -86,10 +122,13 @@ pub const TICK_INTERVAL: Duration = Duration::from_secs(60);
 /// Published files follow the log within this time.
 pub const PUBLICATION_DELAY: Duration = Duration::from_millis(200);
 
-/// Refusals logged one by one in a minute; the rest of the minute is one summary entry with counts.
-pub const REFUSALS_LOGGED_PER_MINUTE: u32 = 60;
+/// Refusals of one line by one rule that are logged one by one in a minute; the rest is in the minute's summary.
+pub const REFUSALS_LOGGED_PER_MINUTE: u32 = 5;
 
-/// Unresolved intents of an order whose units return by themselves; beyond it an operator approves.
+/// Pairs of line and rule in a summary of refusals: 100 bytes each, which fits into a detail.
+pub const REFUSALS_SUMMARY_PAIRS_MAX: usize = 400;
+
+/// Unresolved intents of an order whose units return by themselves; the units of later ones stay taken.
 pub const UNRESOLVED_RETURNED_MAX: u32 = 10;
 
 /// A device id in characters: the longest that a common name holds (RFC 5280, ub-common-name).

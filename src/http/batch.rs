@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use super::problem::{Problem, kind};
 use crate::limits::BATCH_CSRS_MAX;
+use crate::ra::{Refused, is_device_id};
 
 /// A line's own name for its request, in characters: it is given back, never kept.
 const ID_CHARS_MAX: usize = 128;
@@ -123,6 +124,16 @@ fn line(bytes: &[u8]) -> Item {
         {
             refused(format!("an id has at most {ID_CHARS_MAX} characters"))
         }
+        // A text that can be no device id is not given back: it may be as long as the batch.
+        Ok(Line {
+            id,
+            device_id: Some(device_id),
+            ..
+        }) if !is_device_id(&device_id) => Item {
+            id,
+            device_id: None,
+            csr: Err(Problem::from(&Refused::DeviceIdForm)),
+        },
         Ok(line) => Item {
             id: line.id,
             device_id: line.device_id,
@@ -221,6 +232,19 @@ mod tests {
             let found = items(&body).unwrap();
             let fine: Vec<_> = found.iter().map(|item| item.csr.is_ok()).collect();
             assert_eq!(fine, [true, false, true], "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_can_be_no_device_id_is_not_given_back() {
+        for bad in ["x".repeat(65), String::new(), " a".into(), "é".into()] {
+            let body = serde_json::json!({"csr": "A", "device_id": bad, "id": "7"});
+            let found = items(&body.to_string()).unwrap();
+            assert_eq!(found[0].csr.as_ref().unwrap_err().rule(), "device-id-form");
+            assert_eq!(
+                (&found[0].device_id, &found[0].id),
+                (&None, &Some("7".into()))
+            );
         }
     }
 

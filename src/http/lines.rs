@@ -2,16 +2,17 @@
 //!
 //! Owns the order of the two steps: the certificate is issued, then the registry's change is logged.
 //! Promises that a line certificate authenticates only after both are durable, and that a client that goes
-//! away cancels neither. Failure story: a certificate whose second step failed authenticates nobody; the
+//! away cancels neither; that a renewal ends in a usable certificate only while the certificate that asked for
+//! it may still ask, and that a line renews one certificate at a time. Failure story: a certificate whose second step failed authenticates nobody; the
 //! line asks again and gets another.
 
 use axum::body::Body;
 use axum::extract::{Extension, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse as _, Response};
-use certstatus::UnixMillis;
 use certstatus::log::DetailHash;
 use certstatus::log::entry::Slug;
+use certstatus::{SerialNumber, UnixMillis};
 use der::Decode as _;
 use x509_cert::Certificate;
 
@@ -19,13 +20,26 @@ use super::accept::{self, Form};
 use super::problem::Problem;
 use super::{Api, Asked, Peer, body, in_time};
 use crate::csr::{Csr, VerifiedCsr};
-use crate::issuance::{Answer, Issuance, IssueError};
+use crate::issuance::{Answer, Issuance, IssueError, RenewalTurn};
 use crate::limits;
 use crate::ra::{Change, Grant, Line, LineCertificate};
 use crate::signing_log::SigningLog;
 
 /// The profile of line certificates.
 pub const LINE_PROFILE: &str = "line";
+
+/// Who asked for a line's certificate.
+pub(crate) enum Asker {
+    /// An operator; a line that does not exist yet is added once its certificate is there.
+    Operator,
+    /// The line itself, with the certificate of this serial, in its turn.
+    Line {
+        /// The serial.
+        renews: SerialNumber,
+        /// Held until both steps are done.
+        turn: RenewalTurn,
+    },
+}
 
 /// Issues a certificate for a line and lets it authenticate the line; `operator` is who the log names.
 ///
@@ -38,6 +52,7 @@ pub(crate) async fn certify(
     line: Slug,
     grant: Grant,
     csr: VerifiedCsr,
+    asker: Asker,
 ) -> Result<Answer, Problem> {
     let (issuance, log) = (issuance.clone(), log.clone());
     // Both steps in a task of their own: a client that goes away between them must not leave half.
@@ -45,8 +60,22 @@ pub(crate) async fn certify(
         let issued = issuance.access(grant, LINE_PROFILE, csr).await;
         let answer = issued.map_err(|error| Problem::from(&error))?;
         let certificate = line_certificate(&answer).map_err(|error| Problem::from(&error))?;
-        let change = Change::LineCertified { line, certificate };
+        let (renews, turn) = match asker {
+            Asker::Operator => (None, None),
+            Asker::Line { renews, turn } => (Some(renews), Some(turn)),
+        };
+        if renews.is_none() && log.registry().line(&line).is_none() {
+            let added = Change::LineAdded { line: line.clone() };
+            let logged = log.record_change(&operator, added).await;
+            logged.map_err(|error| Problem::from(&error))?;
+        }
+        let change = Change::LineCertified {
+            line,
+            certificate,
+            renews,
+        };
         let logged = log.record_change(&operator, change).await;
+        drop(turn);
         logged.map_err(|error| Problem::from(&error))?;
         Ok(answer)
     });
@@ -81,17 +110,36 @@ pub(super) async fn renew(
     let mut line = None;
     let answered = async {
         let proved = api.line(peer).map_err(|refused| Problem::from(&refused))?;
-        let proved = line.insert(proved);
+        line = Some(proved);
         let wanted = Form::wanted(&headers)?;
         let bytes = body::read(request, limits::CSR_BYTES_MAX).await?;
-        let _place = api.in_flight()?;
+        // Again: whoever sends slowly may have been disabled or revoked meanwhile.
+        let proved = api.line(peer).map_err(|refused| Problem::from(&refused))?;
+        let proved = line.insert(proved);
+        let place = api.in_flight(proved)?;
         let (inner, name) = (&api.inner, proved.name().clone());
+        // Before the count, so that no two renewals of a line count the same certificates.
+        let turn = inner.issuance.renewal_turn(&name);
+        let turn = turn.ok_or_else(Problem::busy)?;
+        let asker = Asker::Line {
+            renews: proved.serial(),
+            turn,
+        };
         let grant = inner.log.registry().renewal(proved, inner.clock.now());
         let grant = grant.map_err(|refused| Problem::from(&refused))?;
         let csr = Csr::parse(&bytes).and_then(Csr::verify);
         let csr = csr.map_err(|refused| Problem::from(&refused))?;
         let operator = format!("line {name}");
-        let answer = certify(&inner.issuance, &inner.log, operator, name, grant, csr).await?;
+        let (issuance, log) = (inner.issuance.clone(), inner.log.clone());
+        // The work keeps its place when the line hangs up.
+        let certified = tokio::spawn(async move {
+            let answer = certify(&issuance, &log, operator, name, grant, csr, asker).await;
+            drop(place);
+            answer
+        });
+        let answer = certified
+            .await
+            .map_err(|error| Problem::internal(&error))??;
         accept::response(&answer, wanted)
     };
     match answered.await {
@@ -109,7 +157,6 @@ pub(super) async fn renew(
 
 #[cfg(test)]
 mod tests {
-    use certstatus::SerialNumber;
     use certstatus::log::LeafIndex;
     use rcgen::{CertificateParams, KeyPair};
 

@@ -22,7 +22,7 @@ use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tower::ServiceExt as _;
 
 use crate::limits;
@@ -112,22 +112,33 @@ pub(crate) async fn accept<S, F>(
 where
     F: Future<Output = io::Result<S>>,
 {
-    let stream = loop {
+    let stream = accepted(stopping, &mut next).await?;
+    tokio::select! {
+        place = places.take() => Some((stream, place?)),
+        () = stopping.wait() => None,
+    }
+}
+
+/// Accepts the next connection at once, to find out where it comes from; `None` when it is time to stop.
+pub(crate) async fn accepted<S, F>(
+    stopping: &mut Stopping,
+    next: &mut impl FnMut() -> F,
+) -> Option<S>
+where
+    F: Future<Output = io::Result<S>>,
+{
+    loop {
         let accepted = tokio::select! {
             accepted = next() => accepted,
             () = stopping.wait() => return None,
         };
         match accepted {
-            Ok(stream) => break stream,
+            Ok(stream) => return Some(stream),
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
                 sleep(ACCEPT_PAUSE).await;
             }
         }
-    };
-    tokio::select! {
-        place = places.take() => Some((stream, place?)),
-        () = stopping.wait() => None,
     }
 }
 
@@ -170,23 +181,62 @@ impl<P: Clone + Send + Sync + Unpin + 'static> hyper::service::Service<Request<I
     }
 }
 
+/// HTTP/1.1 within our bounds; `idle` is the time for the next head.
+fn http1(idle: Duration) -> http1::Builder {
+    let mut http1 = http1::Builder::new();
+    http1
+        .timer(TokioTimer::new())
+        .header_read_timeout(idle)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .max_headers(HEADER_FIELDS_MAX);
+    http1
+}
+
 /// Serves requests on one connection until either side ends it; `idle` is the time for the next head.
 pub(crate) async fn converse<S, P>(
     stream: S,
     router: Router,
     peer: P,
     idle: Duration,
+    stopping: Stopping,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    P: Clone + Send + Sync + Unpin + 'static,
+{
+    serve(&http1(idle), stream, router, peer, stopping).await;
+}
+
+/// Serves one request on a connection and closes it; at `end` it is closed, however far it is.
+pub(crate) async fn answer_once<S, P>(
+    stream: S,
+    router: Router,
+    peer: P,
+    end: Instant,
+    stopping: Stopping,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    P: Clone + Send + Sync + Unpin + 'static,
+{
+    let mut http1 = http1(limits::HEADER_DEADLINE);
+    http1.keep_alive(false);
+    let served = serve(&http1, stream, router, peer, stopping);
+    if timeout_at(end, served).await.is_err() {
+        tracing::debug!("a stranger's connection was closed at its end of life");
+    }
+}
+
+/// Serves a connection until either side ends it, then closes it.
+async fn serve<S, P>(
+    http1: &http1::Builder,
+    stream: S,
+    router: Router,
+    peer: P,
     mut stopping: Stopping,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     P: Clone + Send + Sync + Unpin + 'static,
 {
-    let mut connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(idle)
-        .max_buf_size(HEAD_BYTES_MAX)
-        .max_headers(HEADER_FIELDS_MAX)
-        .serve_connection(TokioIo::new(stream), Served { router, peer });
+    let mut connection = http1.serve_connection(TokioIo::new(stream), Served { router, peer });
     let ended = tokio::select! {
         ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => ended,
         () = stopping.wait() => {
@@ -280,6 +330,31 @@ mod tests {
         drop(client);
         places.drain().await;
         assert_eq!(places.taken(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_stranger_has_one_answer_and_an_end() {
+        for (bytes, answered) in [
+            (b"GET / HTTP/1.1\r\nhost: x\r\n\r\n".as_slice(), true),
+            (b"G", false),
+        ] {
+            let (mut client, server) = tokio::io::duplex(4096);
+            let (_stop, stopping) = Stopping::new();
+            let begun = Instant::now();
+            let end = begun + Duration::from_millis(300);
+            let served = tokio::spawn(answer_once(server, hasty(), (), end, stopping));
+            client.write_all(bytes).await.unwrap();
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).await.unwrap();
+            assert_eq!(answer.contains("connection: close"), answered, "{answer}");
+            drop(client);
+            served.await.unwrap();
+            assert_eq!(
+                Instant::now() < end,
+                answered,
+                "closed at once only after an answer"
+            );
+        }
     }
 
     #[tokio::test]

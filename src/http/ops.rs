@@ -131,10 +131,9 @@ fn judge(
 /// `GET /metrics`.
 async fn metrics(State(ops): State<Ops>) -> Response {
     let inner = &ops.api.inner;
-    let free = inner.in_flight.available_permits();
     let load = Load {
-        connections: inner.places.taken(),
-        requests: limits::REQUESTS_IN_FLIGHT_MAX.saturating_sub(free),
+        connections: ops.api.connections(),
+        requests: inner.in_flight.taken(),
     };
     let text = exposition(
         &inner.metrics.counts(),

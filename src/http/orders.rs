@@ -1,7 +1,7 @@
 //! Certificates under an order, one or many at a time.
 //!
 //! Owns the two issuing endpoints. Promises that the form of the answer is settled before anything is
-//! issued, that a batch has bounded work and memory, and that its answers come in its order. Failure story:
+//! issued, that a batch has bounded work, memory and time, and that its answers come in its order. Failure story:
 //! each request is answered by itself; a client that goes away leaves at most one batch's window in work.
 
 use std::collections::VecDeque;
@@ -14,14 +14,17 @@ use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Extension, Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse as _, Response};
+use certstatus::log::entry::Slug;
 use hyper::body::{Bytes, Frame};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
 
 use super::accept::{self, Form, Told};
 use super::batch::{Batch, Item};
 use super::problem::{Problem, kind};
+use super::shares::Place;
 use super::{Api, Asked, Peer, body, in_time};
 use crate::limits;
 use crate::ra::Line;
@@ -31,6 +34,9 @@ const ANSWERS_WAITING_MAX: usize = 16;
 
 /// The time that an answer of a batch may wait for its reader: then the batch's place is for others.
 const READER_DEADLINE: Duration = Duration::from_secs(60);
+
+/// The pause of a batch whose line has all its places taken: shorter than signing takes.
+const PLACE_PAUSE: Duration = Duration::from_millis(20);
 
 /// The query of a single request.
 #[derive(Debug, Default, Deserialize)]
@@ -60,13 +66,16 @@ pub(super) async fn certificate(
     };
     let answered = async {
         let proved = api.line(peer).map_err(|refused| Problem::from(&refused))?;
-        let proved = line.insert(proved);
+        line = Some(proved);
         let wanted = Form::wanted(&headers)?;
         let Query(query) = query.map_err(|_| query_refused())?;
         let csr = body::read(request, limits::CSR_BYTES_MAX).await?;
-        let _place = api.in_flight()?;
+        // Again: whoever sends slowly may have been disabled or revoked meanwhile.
+        let proved = api.line(peer).map_err(|refused| Problem::from(&refused))?;
+        let proved = line.insert(proved);
+        let place = api.in_flight(proved)?;
         let issuance = &api.inner.issuance;
-        let work = issuance.device(proved, &order, &csr, query.device_id.as_deref());
+        let work = issuance.device(proved, &order, &csr, query.device_id.as_deref(), place);
         let answer = in_time(work)
             .await?
             .map_err(|error| Problem::from(&error))?;
@@ -111,8 +120,11 @@ pub(super) async fn batch(
         registry
             .order_for(proved, &order)
             .map_err(|refused| Problem::from(&refused))?;
-        let place = api.batch()?;
+        let arriving = api.batch_body(proved)?;
         let bytes = body::read(request, limits::BATCH_BYTES_MAX).await?;
+        // Only a batch that is all there takes a place among those in work.
+        let place = api.batch(proved)?;
+        drop(arriving);
         Ok((Batch::split(&bytes)?, place))
     };
     let (batch, place) = match begun.await {
@@ -128,7 +140,13 @@ pub(super) async fn batch(
         }
     };
     let (to, answers) = mpsc::channel(ANSWERS_WAITING_MAX);
-    tokio::spawn(work_off(api, peer, order, batch, to, place));
+    tokio::spawn(async move {
+        let worked_off = work_off(api, peer, order, batch, to);
+        if timeout(limits::BATCH_DEADLINE, worked_off).await.is_err() {
+            tracing::warn!("a batch took too long: what is not in work is left");
+        }
+        drop(place);
+    });
     let mut response = Response::new(Body::new(Answers(answers)));
     let headers = response.headers_mut();
     let content_type = HeaderValue::from_static("application/x-ndjson");
@@ -138,27 +156,29 @@ pub(super) async fn batch(
 }
 
 /// Works a batch off: so many items at a time, answers in order, no further than the reader follows.
-async fn work_off(
-    api: Api,
-    peer: Peer,
-    order: String,
-    batch: Batch,
-    to: mpsc::Sender<Answer>,
-    place: OwnedSemaphorePermit,
-) {
-    let mut items = batch.enumerate();
+async fn work_off(api: Api, peer: Peer, order: String, batch: Batch, to: mpsc::Sender<Answer>) {
+    let mut items = batch.enumerate().peekable();
     let mut in_work: VecDeque<(usize, JoinHandle<Bytes>)> = VecDeque::new();
     loop {
-        while in_work.len() < limits::BATCH_IN_FLIGHT_MAX {
+        while items.peek().is_some() && in_work.len() < limits::BATCH_IN_FLIGHT_MAX {
+            let begin = match begin(&api, peer) {
+                Begin::Now(begin) => begin,
+                Begin::Later => break,
+            };
             let Some((index, item)) = items.next() else {
                 break;
             };
             let (api, order) = (api.clone(), order.clone());
-            let work = async move { one(&api, peer, &order, index, item).await };
+            let work = async move { one(&api, peer, begin, &order, index, item).await };
             in_work.push_back((index, tokio::spawn(work)));
         }
         let Some((index, oldest)) = in_work.pop_front() else {
-            break;
+            if items.peek().is_none() {
+                break;
+            }
+            // All the line's places are taken by others: this batch goes on when one comes back.
+            sleep(PLACE_PAUSE).await;
+            continue;
         };
         // A task that ends without an answer panicked in a parser; the other items are not its concern.
         let answer = oldest.await.unwrap_or_else(|error| {
@@ -181,7 +201,26 @@ async fn work_off(
     }
     // Only now is the answer complete; without this its end would look like a whole one.
     let _told = to.send_timeout(Answer::End, READER_DEADLINE).await;
-    drop(place);
+}
+
+/// Whether an item of a batch can begin.
+enum Begin {
+    /// It can, with the line and its place among the requests in work, or its refusal.
+    Now(Result<(Line, Place<Slug>), Problem>),
+    /// There is no place now.
+    Later,
+}
+
+/// Judges the line anew, since a batch may take minutes, and finds a place for one item.
+fn begin(api: &Api, peer: Peer) -> Begin {
+    let line = match api.line(peer) {
+        Ok(line) => line,
+        Err(refused) => return Begin::Now(Err(Problem::from(&refused))),
+    };
+    match api.in_flight(&line) {
+        Ok(place) => Begin::Now(Ok((line, place))),
+        Err(_busy) => Begin::Later,
+    }
 }
 
 /// A piece of a batch's answer on its way to the connection.
@@ -199,16 +238,22 @@ enum Answer {
 struct Left;
 
 /// One item: its answer as a line of NDJSON.
-async fn one(api: &Api, peer: Peer, order: &str, index: usize, item: Item) -> Bytes {
+async fn one(
+    api: &Api,
+    peer: Peer,
+    begin: Result<(Line, Place<Slug>), Problem>,
+    order: &str,
+    index: usize,
+    item: Item,
+) -> Bytes {
     let Item { id, device_id, csr } = item;
     let mut line = None;
     let outcome = async {
-        // On each item, since a batch may take minutes and a line may be disabled meanwhile.
-        let proved = api.line(peer).map_err(|refused| Problem::from(&refused))?;
+        let (proved, place) = begin?;
         let proved = line.insert(proved);
         let csr = csr?;
         let issuance = &api.inner.issuance;
-        let work = issuance.device(proved, order, &csr, device_id.as_deref());
+        let work = issuance.device(proved, order, &csr, device_id.as_deref(), place);
         let answer = in_time(work)
             .await?
             .map_err(|error| Problem::from(&error))?;

@@ -168,16 +168,21 @@ impl From<&BuildRefused> for Problem {
 
 impl From<&IntentRefused> for Problem {
     fn from(refused: &IntentRefused) -> Self {
-        let conflict =
-            |kind, serial: &SerialNumber| Self::new(kind, refused.to_string()).with_serial(*serial);
+        let conflict = |kind, serial: Option<SerialNumber>| {
+            let mut problem = Self::new(kind, refused.to_string());
+            problem.serial = serial;
+            problem
+        };
         match refused {
             IntentRefused::Order(refused) => Self::from(refused),
             IntentRefused::ClaimTaken => Self::new(
                 &kind::LATE,
                 "the same request is in work: send it again to get its certificate",
             ),
-            IntentRefused::KeyUsed { serial, .. } => conflict(&kind::KEY_USED, serial),
-            IntentRefused::DeviceIdUsed { serial, .. } => conflict(&kind::DEVICE_ID_USED, serial),
+            IntentRefused::KeyUsed { holder } => {
+                conflict(&kind::KEY_USED, holder.as_ref().map(|holder| holder.serial))
+            }
+            IntentRefused::DeviceIdUsed { serial, .. } => conflict(&kind::DEVICE_ID_USED, *serial),
             IntentRefused::Object { .. } => Self::internal(refused),
             IntentRefused::Log(error) => Self::from(error),
         }
@@ -244,6 +249,7 @@ impl From<&HsmError> for Problem {
 impl From<&ChangeRefused> for Problem {
     fn from(refused: &ChangeRefused) -> Self {
         let kind = match refused {
+            ChangeRefused::Line(refused) => return Self::from(refused),
             ChangeRefused::Exists(_) => &kind::EXISTS,
             ChangeRefused::Missing(_) => &kind::MISSING,
             ChangeRefused::Value { .. } => &kind::VALUE_REFUSED,
@@ -264,7 +270,8 @@ impl From<&IssueError> for Problem {
             }
             IssueError::NoDeviceId => Self::new(
                 &kind::NO_DEVICE_ID,
-                "the request names no device: give its subject one common name, or add ?device_id= to the URL",
+                "the request names no device: add ?device_id= to the URL, or, where the order's profile takes one, give its \
+                 subject one common name",
             ),
             IssueError::DeviceIdDiffers { .. } => {
                 Self::new(&kind::DEVICE_ID_DIFFERS, error.to_string())

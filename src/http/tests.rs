@@ -1,5 +1,7 @@
 //! The API as a client of its listener sees it, over real TLS and a real log, up to where a token signs.
 
+mod renewal;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -47,6 +49,7 @@ struct Appliance {
     address: SocketAddr,
     log: SigningLog,
     clock: Clock,
+    api: Api,
     roots: RootCertStore,
     stop: Option<watch::Sender<()>>,
     served: tokio::task::JoinHandle<()>,
@@ -107,11 +110,12 @@ impl Appliance {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopping) = Stopping::new();
-        let served = tokio::spawn(serve_api(listener, tls, api, stopping));
+        let served = tokio::spawn(serve_api(listener, tls, api.clone(), stopping));
         Self {
             address,
             log,
             clock,
+            api,
             roots,
             stop: Some(stop),
             served,
@@ -148,7 +152,11 @@ impl Appliance {
             device_id_pattern: "dev-[0-9]+".into(),
         };
         let added = Change::LineAdded { line: line.clone() };
-        let certified = Change::LineCertified { line, certificate };
+        let certified = Change::LineCertified {
+            line,
+            certificate,
+            renews: None,
+        };
         self.change([added, certified, Change::OrderOpened { terms }])
             .await;
     }
@@ -266,6 +274,9 @@ pub(crate) fn csr(device_id: &str) -> String {
     params.distinguished_name = name;
     params.serialize_request(&key).unwrap().pem().unwrap()
 }
+
+/// Where a line renews its certificate.
+const RENEWAL: &str = "/v1/line/certificate";
 
 /// Where the line `one` sends single requests.
 const SINGLE: &str = "/v1/orders/one/certificates";
@@ -390,6 +401,10 @@ async fn bad_input_is_a_problem_document_and_the_connection_lives() {
         );
         assert_eq!(reply.headers.contains_key("allow"), status == 405, "{path}");
     }
+    let long = format!("{SINGLE}?device_id={}", "x".repeat(2000));
+    let reply = client.send("POST", &long, csr("dev-1")).await;
+    assert_eq!(reply.problem(), "device-id-form");
+    assert!(reply.body.len() < 1000, "it is not given back: {reply:?}");
     let reply = client
         .send_with("POST", SINGLE, csr("dev-1"), "text/html")
         .await;
@@ -466,6 +481,71 @@ async fn a_batch_answers_each_request_in_order() {
     assert_eq!(reply.body.iter().filter(|c| **c == b'\n').count(), 3);
 }
 
+/// Sends a request but for its last byte, makes a change, sends the byte; the answer's status and problem.
+async fn held_open(
+    appliance: &Appliance,
+    station: &Station,
+    path: &str,
+    change: Change,
+) -> (u16, String) {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let config = appliance.client_config(Some(station), &[&rustls::version::TLS13]);
+    let stream = TcpStream::connect(appliance.address).await.unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    let mut stream = TlsConnector::from(config)
+        .connect(name, stream)
+        .await
+        .unwrap();
+    let body = csr("dev-1");
+    let (last, most) = body.as_bytes().split_last().unwrap();
+    let length = body.len();
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(most).await.unwrap();
+    stream.flush().await.unwrap();
+    // Long enough for the head to be judged; a shorter while could only let a defect through.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    appliance.change([change]).await;
+    stream.write_all(&[*last]).await.unwrap();
+    stream.flush().await.unwrap();
+    let mut answer = Vec::new();
+    let _cut = stream.read_to_end(&mut answer).await;
+    let answer = String::from_utf8(answer).unwrap();
+    let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
+    let document = &answer[answer.find('{').unwrap()..=answer.rfind('}').unwrap()];
+    let document: Value = serde_json::from_str(document).unwrap();
+    let urn = document["type"].as_str().unwrap();
+    (status, urn.replace("urn:hallmark:problem:", ""))
+}
+
+#[tokio::test]
+async fn a_request_that_is_held_open_is_judged_when_it_is_complete() {
+    let appliance = Appliance::start(MinimumTls::V1_3).await;
+    let station = Station::new();
+    appliance.line("one", &station).await;
+    let line: Slug = "one".parse().unwrap();
+    let certificate = appliance.log.registry().line(&line).unwrap().certificates[0].clone();
+    let set = |state| Change::LineSet {
+        line: line.clone(),
+        state,
+    };
+    for path in [SINGLE, RENEWAL] {
+        let told = held_open(&appliance, &station, path, set(LineState::Enabled)).await;
+        assert_eq!(told, (503, "no-token".into()), "nothing changed: {path}");
+        let told = held_open(&appliance, &station, path, set(LineState::Disabled)).await;
+        assert_eq!(told, (403, "line-disabled".into()), "{path}");
+        appliance.change([set(LineState::Enabled)]).await;
+    }
+    let revoked = Change::LineDecertified {
+        line: line.clone(),
+        serial: certificate.serial,
+    };
+    let told = held_open(&appliance, &station, RENEWAL, revoked).await;
+    assert_eq!(told.1, "unknown-certificate");
+}
+
 #[tokio::test]
 async fn a_resumed_connection_shows_the_same_certificate() {
     for (minimum, version) in [
@@ -531,26 +611,31 @@ async fn the_description_needs_no_certificate() {
 
 #[tokio::test]
 async fn refusals_are_entries_of_the_log() {
-    let appliance = Appliance::start(MinimumTls::V1_3).await;
+    let mut appliance = Appliance::start(MinimumTls::V1_3).await;
     let before = appliance.log.status().size;
-    let mut client = appliance.connect(None).await;
-    for _ in 0..5 {
-        client.send("POST", SINGLE, csr("dev-1")).await;
+    let station = Station::new();
+    appliance.line("one", &station).await;
+    let before = appliance.log.status().size.max(before);
+    let mut client = appliance.connect(Some(&station)).await;
+    for _ in 0..20 {
+        client.send("POST", SINGLE, "garbage").await;
+        let mut stranger = appliance.connect(None).await;
+        stranger.send("POST", SINGLE, "garbage").await;
     }
-    let deadline = tokio::time::sleep(Duration::from_secs(10));
-    tokio::pin!(deadline);
-    while appliance.log.status().size < before + 5 {
-        tokio::select! {
-            () = tokio::time::sleep(Duration::from_millis(5)) => {}
-            () = &mut deadline => panic!("the refusals are not in the log"),
-        }
-    }
+    drop(appliance.stop.take());
+    drop(client);
+    appliance.served.await.unwrap();
+    // The first ones of the line, and one for all the others.
+    let expected = before + u64::from(limits::REFUSALS_LOGGED_PER_MINUTE) + 1;
+    assert_eq!(appliance.log.status().size, expected);
 }
 
 #[tokio::test]
 async fn a_stop_closes_idle_connections_and_ends_serving() {
     let mut appliance = Appliance::start(MinimumTls::V1_3).await;
-    let mut client = appliance.connect(None).await;
+    let station = Station::new();
+    appliance.line("one", &station).await;
+    let mut client = appliance.connect(Some(&station)).await;
     client.send("GET", "/openapi.json", "").await;
     drop(appliance.stop.take());
     timeout(Duration::from_secs(10), appliance.served)
@@ -558,4 +643,157 @@ async fn a_stop_closes_idle_connections_and_ends_serving() {
         .unwrap()
         .unwrap();
     assert!(TcpStream::connect(appliance.address).await.is_err());
+}
+
+#[tokio::test]
+async fn strangers_do_not_keep_a_line_out() {
+    let appliance = Appliance::start(MinimumTls::V1_3).await;
+    let station = Station::new();
+    appliance.line("one", &station).await;
+    // More than one origin may have, all silent, from an address of their own.
+    let mut silent = Vec::new();
+    for _ in 0..limits::STRANGERS_PER_ORIGIN_MAX + 20 {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+        silent.push(socket.connect(appliance.address).await.unwrap());
+    }
+    let asked = async {
+        let mut client = appliance.connect(Some(&station)).await;
+        client.send("POST", SINGLE, csr("dev-1")).await
+    };
+    let reply = timeout(Duration::from_secs(10), asked).await.unwrap();
+    assert_eq!(reply.problem(), "no-token");
+    assert!(appliance.api.inner.door.taken() >= silent.len());
+}
+
+#[tokio::test]
+async fn a_stranger_is_sent_away_after_one_answer() {
+    let appliance = Appliance::start(MinimumTls::V1_3).await;
+    let mut client = appliance.connect(None).await;
+    let reply = client.send("GET", "/openapi.json", "").await;
+    assert_eq!(reply.headers["connection"], "close");
+    let gone = timeout(Duration::from_secs(10), appliance.api.inner.door.drained());
+    assert!(gone.await.is_ok(), "its place comes back");
+}
+
+#[tokio::test]
+async fn many_stations_of_one_address_stay_connected() {
+    let appliance = Appliance::start(MinimumTls::V1_3).await;
+    let station = Station::new();
+    appliance.line("one", &station).await;
+    let coming = (0..2 * limits::STRANGERS_PER_ORIGIN_MAX).map(|_| {
+        let config = appliance.client_config(Some(&station), &[&rustls::version::TLS13]);
+        tokio::spawn(Client::connect(appliance.address, config))
+    });
+    let mut clients = Vec::new();
+    for client in coming.collect::<Vec<_>>() {
+        clients.push(client.await.unwrap());
+    }
+    for client in &mut clients {
+        let reply = client.send("GET", "/openapi.json", "").await;
+        assert_eq!(reply.status, 200);
+        assert!(!reply.headers.contains_key("connection"));
+    }
+    let inner = &appliance.api.inner;
+    let gone = timeout(Duration::from_secs(10), inner.door.drained());
+    assert!(gone.await.is_ok(), "lines do not stand at the door");
+    assert_eq!(inner.connections.taken(), clients.len());
+}
+
+#[tokio::test]
+async fn a_line_over_its_share_is_busy_alone_and_its_work_goes_on() {
+    let appliance = Appliance::start(MinimumTls::V1_3).await;
+    let (station, other) = (Station::new(), Station::new());
+    appliance.line("one", &station).await;
+    appliance.line("two", &other).await;
+    let line = "one".parse::<Slug>().unwrap();
+    let inner = &appliance.api.inner;
+    let mut taken: Vec<_> = std::iter::from_fn(|| inner.in_flight.take(&line)).collect();
+    assert_eq!(taken.len(), limits::REQUESTS_PER_LINE_MAX);
+    // A batch in progress waits for a place of its line.
+    let mut sending = appliance.connect(Some(&station)).await;
+    let items = csr("dev-1").repeat(3);
+    let batch = tokio::spawn(async move { sending.send("POST", BATCH, items).await });
+    while inner.batches.taken() == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let mut client = appliance.connect(Some(&station)).await;
+    let reply = client.send("POST", SINGLE, csr("dev-2")).await;
+    assert_eq!((reply.status, reply.problem().as_str()), (503, "busy"));
+    assert!(reply.headers.contains_key("retry-after"));
+    let mut client = appliance.connect(Some(&other)).await;
+    let path = "/v1/orders/two/certificates";
+    let reply = client.send("POST", path, csr("dev-2")).await;
+    assert_eq!(reply.problem(), "no-token", "another line is served");
+    assert!(!batch.is_finished());
+    taken.pop();
+    let reply = timeout(Duration::from_secs(10), batch)
+        .await
+        .unwrap()
+        .unwrap();
+    let text = String::from_utf8(reply.body.to_vec()).unwrap();
+    assert_eq!(text.matches("problem:no-token").count(), 3, "{text}");
+    drop(taken);
+    while inner.in_flight.taken() + inner.batches.taken() > 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[tokio::test]
+async fn silent_bodies_of_a_line_stop_no_other_line_s_batches() {
+    let appliance = Appliance::start(MinimumTls::V1_3).await;
+    let (station, other) = (Station::new(), Station::new());
+    appliance.line("one", &station).await;
+    appliance.line("two", &other).await;
+    let head = format!("POST {BATCH} HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n-");
+    let mut silent = Vec::new();
+    for _ in 0..limits::BATCHES_MAX {
+        let stream = TcpStream::connect(appliance.address).await.unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        let config = appliance.client_config(Some(&station), &[&rustls::version::TLS13]);
+        let mut stream = TlsConnector::from(config)
+            .connect(name, stream)
+            .await
+            .unwrap();
+        tokio::io::AsyncWriteExt::write_all(&mut stream, head.as_bytes())
+            .await
+            .unwrap();
+        silent.push(stream);
+    }
+    let inner = &appliance.api.inner;
+    while inner.bodies.taken() < limits::BATCH_BODIES_PER_LINE_MAX {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let mut client = appliance.connect(Some(&station)).await;
+    let reply = client.send("POST", BATCH, csr("dev-1")).await;
+    assert_eq!(reply.problem(), "busy", "its own line waits for them");
+    let mut client = appliance.connect(Some(&other)).await;
+    let reply = client
+        .send("POST", "/v1/orders/two/batches", csr("dev-1"))
+        .await;
+    assert_eq!(reply.status, 200);
+}
+
+#[tokio::test]
+async fn work_keeps_its_place_when_the_client_goes_away() {
+    let appliance = Appliance::start(MinimumTls::V1_3).await;
+    let station = Station::new();
+    appliance.line("one", &station).await;
+    let api = &appliance.api;
+    let certificate = Some(DetailHash::of(&station.certificate));
+    let line = api.line(Peer { certificate }).unwrap();
+    let (place, request) = (api.in_flight(&line).unwrap(), csr("dev-1"));
+    let issuance = &api.inner.issuance;
+    {
+        let mut work = Box::pin(issuance.device(&line, "one", request.as_bytes(), None, place));
+        // One step: the work is a task of its own now, which this thread has not run yet.
+        std::future::poll_fn(|cx| {
+            assert!(work.as_mut().poll(cx).is_pending());
+            std::task::Poll::Ready(())
+        })
+        .await;
+    }
+    assert_eq!(api.inner.in_flight.taken(), 1, "the work goes on");
+    let ended = timeout(Duration::from_secs(10), api.inner.in_flight.drained());
+    assert!(ended.await.is_ok(), "and then gives its place back");
 }

@@ -9,6 +9,7 @@ use http_body_util::BodyExt as _;
 
 use super::*;
 use crate::hsm::Reached;
+use crate::signing_log::Holder;
 
 /// A text that must never reach a client.
 const INSIDE: &str = "SECRET-CAUSE";
@@ -182,15 +183,17 @@ fn issue_errors() -> Vec<(IssueError, u16)> {
         ),
         (
             IssueError::Intent(IntentRefused::KeyUsed {
-                device_id: device_id(),
-                serial,
+                holder: Some(Holder {
+                    device_id: device_id(),
+                    serial,
+                }),
             }),
             409,
         ),
         (
             IssueError::Intent(IntentRefused::DeviceIdUsed {
                 device_id: device_id(),
-                serial,
+                serial: Some(serial),
             }),
             409,
         ),
