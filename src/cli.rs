@@ -5,6 +5,7 @@
 //! causes. Never takes a secret from an argument. Failure story: nothing is half done here; what a command
 //! changes, the daemon changes.
 
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -12,7 +13,9 @@ use std::process::ExitCode;
 use certstatus::SerialNumber;
 use certstatus::log::IssuerName;
 use certstatus::log::entry::Slug;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use certstatus::serial::NotASerial;
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 
@@ -23,6 +26,7 @@ use crate::time::Clock;
 
 mod acts;
 mod ceremony;
+mod check;
 mod client;
 mod moment;
 mod show;
@@ -32,11 +36,13 @@ use client::ClientError;
 /// Certificate signing appliance for factory floors.
 #[derive(Debug, Parser)]
 #[command(name = "hallmark", version, max_term_width = 110)]
+#[command(override_usage = "hallmark --config FILE [OPTIONS] <COMMAND>")]
 #[command(after_help = "Example: hallmark --config /etc/hallmark/hallmark.toml status")]
 struct Arguments {
-    /// The configuration file
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
+    /// The configuration file; required, before or after the command
+    // clap has no argument that is both global and required: `Arguments::read` asks for it.
+    #[arg(long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
     /// Answer in JSON, for programs; the daemon's own log too
     #[arg(long, global = true)]
     json: bool,
@@ -45,6 +51,23 @@ struct Arguments {
     log: String,
     #[command(subcommand)]
     command: Command,
+}
+
+impl Arguments {
+    /// Reads a command line, its first word the program; and the configuration's path, which each needs.
+    fn read<W>(words: impl IntoIterator<Item = W>) -> Result<(Self, PathBuf), clap::Error>
+    where
+        W: Into<OsString> + Clone,
+    {
+        let mut read = Self::try_parse_from(words)?;
+        let config = read.config.take().ok_or_else(|| {
+            Self::command().error(
+                ErrorKind::MissingRequiredArgument,
+                "--config FILE is missing: name the configuration file",
+            )
+        })?;
+        Ok((read, config))
+    }
 }
 
 /// What to do.
@@ -57,19 +80,28 @@ enum Command {
     #[command(after_help = "Example: hallmark --config /etc/hallmark/hallmark.toml serve")]
     Serve,
     /// Read the configuration and the profiles and say what is wrong with them
+    ///
+    /// Also warns, on standard error, of PKCS#11 libraries, PIN files and a log key that are not there, and of
+    /// PIN files that others may read. It asks no token, opens no database and listens nowhere.
     #[command(after_help = "Example: hallmark --config hallmark.toml check-config")]
     CheckConfig,
     /// Make keys and certificates, once, in front of witnesses
     #[command(subcommand)]
+    #[command(
+        after_help = "Example: hallmark --config hallmark.toml ceremony run ceremony.toml --dry-run"
+    )]
     Ceremony(CeremonyCommand),
     /// Lines: who may ask for certificates
     #[command(subcommand)]
+    #[command(after_help = "Example: hallmark --config hallmark.toml line list")]
     Line(LineCommand),
     /// Production orders: how many certificates, for what, by whom
     #[command(subcommand)]
+    #[command(after_help = "Example: hallmark --config hallmark.toml order show demo")]
     Order(OrderCommand),
     /// Certificates that were issued
     #[command(subcommand)]
+    #[command(after_help = "Example: hallmark --config hallmark.toml cert list --order demo")]
     Cert(CertCommand),
     /// How the appliance is
     #[command(after_help = "Example: hallmark --config hallmark.toml status --json")]
@@ -112,7 +144,7 @@ enum LineCommand {
     Add {
         /// Its name: a-z, 0-9 and '-'
         line: Slug,
-        /// The line's certificate request, PEM or base64; its private key stays at the line
+        /// The line's certificate request, PEM, DER or base64; its private key stays at the line
         #[arg(long, value_name = "FILE")]
         csr: PathBuf,
     },
@@ -206,19 +238,26 @@ enum CertCommand {
         after_help = "Example: hallmark --config hallmark.toml cert show 4b1f00c5d2a94e7f8a6d03b1c7e95f20"
     )]
     Show {
-        /// Its serial: 32 lower-case hex digits
+        /// Its serial: 32 hex digits
+        #[arg(value_parser = serial)]
         serial: SerialNumber,
     },
-    /// Revoke a certificate
+    /// Revoke a certificate; with key-compromise a line's own also disables the line and withdraws its others
     #[command(after_help = "Example: hallmark --config hallmark.toml cert revoke \\
          4b1f00c5d2a94e7f8a6d03b1c7e95f20 --reason key-compromise")]
     Revoke {
-        /// Its serial: 32 lower-case hex digits
+        /// Its serial: 32 hex digits
+        #[arg(value_parser = serial)]
         serial: SerialNumber,
         /// Why (RFC 5280, 5.3.1)
         #[arg(long, value_enum, default_value_t = Reason::Unspecified)]
         reason: Reason,
     },
+}
+
+/// A serial as people have it: `openssl x509 -serial` writes it in capitals, Hallmark does not.
+fn serial(text: &str) -> Result<SerialNumber, NotASerial> {
+    text.to_ascii_lowercase().parse()
 }
 
 /// Which certificates to list.
@@ -321,8 +360,8 @@ impl CliError {
 /// The whole program: arguments in, exit code out.
 #[must_use]
 pub fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
-        Ok(arguments) => arguments,
+    let (arguments, config) = match Arguments::read(std::env::args_os()) {
+        Ok(read) => read,
         Err(refused) => {
             // Help and version are answers, and go to standard output.
             let code = if refused.use_stderr() { 2 } else { 0 };
@@ -330,7 +369,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
-    match execute(arguments) {
+    match execute(arguments, config) {
         Ok(()) => ExitCode::SUCCESS,
         // A reader that has seen enough (`| head`) is no failure.
         Err(CliError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
@@ -344,13 +383,12 @@ pub fn main() -> ExitCode {
 }
 
 /// Does what the arguments say.
-fn execute(arguments: Arguments) -> Result<(), CliError> {
+fn execute(arguments: Arguments, path: PathBuf) -> Result<(), CliError> {
     let output = if arguments.json {
         Output::Json
     } else {
         Output::Text
     };
-    let path = arguments.config;
     let config = Config::load(&path)?;
     let runtime = tokio::runtime::Runtime::new().map_err(CliError::Runtime)?;
     match arguments.command {
@@ -364,6 +402,7 @@ fn execute(arguments: Arguments) -> Result<(), CliError> {
         }
         Command::CheckConfig => {
             let profiles = daemon::load_profiles(&config.profiles)?;
+            check::warn(&config);
             show::checked(output, &path, profiles.keys())
         }
         Command::Ceremony(command) => {

@@ -1,6 +1,7 @@
 //! CRLs: through intent, sign and check like every signature.
 //!
-//! Owns when a CRL is made and what it covers; `certstatus::crl` encodes it. Promises that every CRL carries
+//! Owns how a CRL is made and published; its callers say when and what it covers (in this version the ceremony
+//! alone, once for each issuer), and `certstatus::crl` encodes it. Promises that every CRL carries
 //! the log's origin, verifier key and newest checkpoint. Failure story: no new CRL; the published one stays
 //! valid until its `nextUpdate`.
 

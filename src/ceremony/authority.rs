@@ -1,7 +1,8 @@
 //! One CA of a ceremony: key, self-test, certificate or request, first CRL.
 //!
 //! Owns what belongs to one `[[ca]]`. Promises that a certificate is written only after its outcome is in the
-//! log, and that an issuer is bound in the log before it signs anything but its own first CRL. Never signs
+//! log, and that an issuer is bound in the log before it signs anything but its self-test and its own certificate
+//! or request. Never signs
 //! with a key whose public part was not read back from the token. Failure story: see `site`.
 
 use std::collections::HashMap;

@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::path::Path;
 
+use base64ct::{Base64, Encoding as _};
 use serde_json::{Value, json};
 
 use super::client::{Client, with_query};
@@ -56,10 +57,7 @@ pub(super) async fn line(
                 .post(&format!("/v1/lines/{line}/disable"), None)
                 .await?;
             tell(output, &logged, |logged| {
-                format!(
-                    "line {line} disabled (entry {})\n",
-                    show::text(logged, "entry")
-                )
+                show::set(&format!("line {line} disabled"), logged)
             })
         }
         LineCommand::Enable { line } => {
@@ -67,21 +65,25 @@ pub(super) async fn line(
                 .post(&format!("/v1/lines/{line}/enable"), None)
                 .await?;
             tell(output, &logged, |logged| {
-                format!(
-                    "line {line} enabled (entry {})\n",
-                    show::text(logged, "entry")
-                )
+                show::set(&format!("line {line} enabled"), logged)
             })
         }
     }
 }
 
-/// A certificate request's file, as text.
+/// A certificate request's file, as text that JSON holds: DER becomes base64.
 fn read(path: &Path) -> Result<String, CliError> {
-    std::fs::read_to_string(path).map_err(|source| CliError::Read {
+    let failed = |source| CliError::Read {
         path: path.to_owned(),
         source,
-    })
+    };
+    let octets = std::fs::read(path).map_err(failed)?;
+    // A SEQUENCE; base64 of one begins with M, PEM with a hyphen.
+    if octets.first() == Some(&0x30) {
+        return Ok(Base64::encode_string(&octets));
+    }
+    String::from_utf8(octets)
+        .map_err(|error| failed(std::io::Error::new(std::io::ErrorKind::InvalidData, error)))
 }
 
 /// `hallmark order …`.
@@ -109,10 +111,7 @@ pub(super) async fn order(
                 .post(&format!("/v1/orders/{order}/close"), None)
                 .await?;
             tell(output, &logged, |logged| {
-                format!(
-                    "order {order} closed (entry {})\n",
-                    show::text(logged, "entry")
-                )
+                show::set(&format!("order {order} closed"), logged)
             })
         }
         OrderCommand::Reopen { order } => {
@@ -120,10 +119,7 @@ pub(super) async fn order(
                 .post(&format!("/v1/orders/{order}/reopen"), None)
                 .await?;
             tell(output, &logged, |logged| {
-                format!(
-                    "order {order} open again (entry {})\n",
-                    show::text(logged, "entry")
-                )
+                show::set(&format!("order {order} open again"), logged)
             })
         }
     }
@@ -186,4 +182,24 @@ fn list_path(arguments: &ListArguments) -> String {
 pub(super) async fn status(config: &Config, output: Output) -> Result<(), CliError> {
     let status = daemon(config).get("/v1/status").await?;
     tell(output, &status, show::status)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_in_der_is_sent_as_base64_and_text_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("csr");
+        for (octets, sent) in [
+            (&[0x30, 0x82, 0x01][..], Some("MIIB")),
+            (b"-----BEGIN", Some("-----BEGIN")),
+            (b"MIIB", Some("MIIB")),
+            (&[0xff, 0xfe], None),
+        ] {
+            std::fs::write(&path, octets).unwrap();
+            assert_eq!(read(&path).ok().as_deref(), sent);
+        }
+    }
 }

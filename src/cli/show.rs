@@ -239,14 +239,36 @@ pub(super) fn certificate(value: &Value) -> String {
     shown
 }
 
-/// A revocation.
+/// A state that was set, or was so already.
+pub(super) fn set(what: &str, value: &Value) -> String {
+    match value.get("entry") {
+        Some(entry) => format!("{what} (entry {entry})\n"),
+        None => format!("{what} (it was already)\n"),
+    }
+}
+
+/// A revocation, and what became of the line whose key is in other hands.
 pub(super) fn revoked(serial: &SerialNumber, value: &Value) -> String {
-    format!(
+    let mut shown = format!(
         "certificate {serial} is revoked since {} (reason code {}, entry {})\n",
         date(value, "revoked_at"),
         text(value, "reason"),
         text(value, "entry"),
-    )
+    );
+    if let Some(line) = value.get("line_disabled").and_then(Value::as_str) {
+        let others = value.get("withdrawn").and_then(Value::as_array);
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            shown,
+            "line {line} is disabled and its other certificates ({}) authenticate no more: \
+             enable it, then add it again with a new key",
+            others.map_or(0, Vec::len)
+        );
+    }
+    shown.push_str(
+        "relying parties do not hear of it yet: this version makes no CRL of it and answers no OCSP\n",
+    );
+    shown
 }
 
 /// The state of everything.
@@ -362,6 +384,14 @@ mod tests {
             .into();
         assert_eq!(shown, ["-", "x\u{fffd}[2J", "p,q", "5", "-", "-"]);
         assert_eq!(date(&json!({"t": 1000}), "t"), "1970-01-01T00:00:01Z");
+    }
+
+    #[test]
+    fn a_revocation_says_whom_it_does_not_reach() {
+        let serial = "4b1f00c5d2a94e7f8a6d03b1c7e95f20".parse().unwrap();
+        let shown = revoked(&serial, &json!({"revoked_at": 0, "reason": 4, "entry": 9}));
+        assert!(shown.contains("reason code 4, entry 9"), "{shown}");
+        assert!(shown.contains("no CRL of it"), "{shown}");
     }
 
     #[test]

@@ -1,8 +1,17 @@
 //! The command line as people type it.
 
-use clap::CommandFactory as _;
-
 use super::*;
+
+#[test]
+fn the_configuration_may_be_named_after_the_command() {
+    for words in [
+        ["hallmark", "--config", "F", "check-config"],
+        ["hallmark", "check-config", "--config", "F"],
+    ] {
+        let (_, config) = Arguments::read(words).unwrap();
+        assert_eq!(config, PathBuf::from("F"));
+    }
+}
 
 /// Parses a command line after `hallmark --config F`.
 fn parse(line: &[&str]) -> Result<Arguments, clap::Error> {
@@ -16,16 +25,12 @@ fn the_arguments_are_consistent() {
 
 #[test]
 fn every_command_has_an_example_that_parses() {
-    /// The commands below one, with itself where it has none.
-    fn leaves(command: &clap::Command) -> Vec<clap::Command> {
-        let below: Vec<_> = command.get_subcommands().flat_map(leaves).collect();
-        if below.is_empty() {
-            vec![command.clone()]
-        } else {
-            below
-        }
+    /// A command and all below it.
+    fn all(command: &clap::Command) -> Vec<clap::Command> {
+        let below = command.get_subcommands().flat_map(all);
+        std::iter::once(command.clone()).chain(below).collect()
     }
-    for command in leaves(&Arguments::command()) {
+    for command in all(&Arguments::command()) {
         let help = command
             .get_after_help()
             .map(ToString::to_string)
@@ -68,7 +73,7 @@ fn what_quickstarts_type_parses() {
         &[
             "cert",
             "revoke",
-            "4b1f00c5d2a94e7f8a6d03b1c7e95f20",
+            "4B1F00C5D2A94E7F8A6D03B1C7E95F20",
             "--reason",
             "superseded",
         ],
@@ -101,8 +106,9 @@ fn what_cannot_be_is_a_usage_error() {
         let refused = parse(row).unwrap_err();
         assert_eq!(refused.exit_code(), 2, "{row:?}");
     }
-    let missing = Arguments::try_parse_from(["hallmark", "status"]).unwrap_err();
+    let missing = Arguments::read(["hallmark", "status"]).unwrap_err();
     assert_eq!(missing.exit_code(), 2);
+    assert!(missing.to_string().contains("--config FILE"), "{missing}");
 }
 
 #[test]

@@ -478,7 +478,7 @@ impl Place<'_> {
             )),
             None => Err(self.refuse(
                 "server.issuer",
-                format!("there is no [[issuer]] {server:?}"),
+                format!("there is no [[issuer]] whose name is {server}"),
             )),
         }
     }

@@ -73,6 +73,8 @@ impl Host {
             .arg("--config")
             .arg(&self.config)
             .stdin(std::process::Stdio::null())
+            // In a group of its own: Ctrl-C is for the daemon, whose last requests still need the token.
+            .process_group(0)
             .kill_on_drop(true)
             .spawn()
     }

@@ -502,8 +502,8 @@ impl Link {
         }
     }
 
-    /// Fails what is in flight.
-    fn disconnected(&self, lost: &Lost) {
+    /// Fails what is in flight; gives back why, where that is news.
+    fn disconnected(&self, lost: &Lost) -> Option<String> {
         self.ready.store(0, Ordering::Release);
         let lost = match (lost, &*self.state.borrow()) {
             (Lost::Because(cause), _) => cause.clone(),
@@ -529,9 +529,7 @@ impl Link {
         let before = self
             .state
             .send_replace(TokenState::Unavailable(lost.to_owned()));
-        if before != TokenState::Unavailable(lost.to_owned()) {
-            tracing::warn!(token = self.name, "{lost}");
-        }
+        (before != TokenState::Unavailable(lost.to_owned())).then(|| lost.to_owned())
     }
 }
 

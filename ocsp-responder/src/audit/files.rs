@@ -15,13 +15,21 @@ const FILE_BYTES_MAX: u64 = 1 << 30;
 
 /// A file or directory could not be read: neither a proof of a fault nor of its absence.
 #[derive(Debug, thiserror::Error)]
-#[error("{path} cannot be read; give its owner's or group's rights, or copy it anew")]
+#[error("{} {}", path.display(), advice(source))]
 pub struct Unreadable {
     /// Which.
     pub path: PathBuf,
     /// Why.
     #[source]
     pub source: std::io::Error,
+}
+
+/// What is wrong with a file and what to do.
+fn advice(source: &std::io::Error) -> &'static str {
+    match source.kind() {
+        std::io::ErrorKind::NotFound => "is not there: is this the directory that holds log/?",
+        _ => "cannot be read; give its owner's or group's rights, or copy it anew",
+    }
 }
 
 /// A tile or bundle as it was found.

@@ -14,6 +14,7 @@ use clap::{Args, Parser, Subcommand};
 /// Verifies Hallmark's signing logs, offline and without any key.
 #[derive(Parser)]
 #[command(name = "hallmark-audit", version)]
+#[command(after_help = "Example: hallmark-audit verify --published public --log-key log.vkey")]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -77,6 +78,11 @@ enum Unusable {
         #[source]
         source: BadNote,
     },
+    /// The directory of `--details`: without this, an audit would report its first detail as lost.
+    #[error(
+        "--details {0}: there is no directory details/ in it; name the directory that holds details/"
+    )]
+    Details(PathBuf),
     /// The published directory.
     #[error(transparent)]
     Log(#[from] audit::Unreadable),
@@ -99,6 +105,11 @@ fn main() -> ExitCode {
 /// Verifies the log and prints the outcome.
 fn verify(arguments: &Verify) -> Result<ExitCode, Unusable> {
     let options = read_options(arguments)?;
+    if let Some(details) = &arguments.details
+        && !details.join("details").is_dir()
+    {
+        return Err(Unusable::Details(details.clone()));
+    }
     let source = Source {
         published: arguments.published.clone(),
         details: arguments.details.clone(),

@@ -29,6 +29,32 @@ fn json(output: &Output) -> serde_json::Value {
 }
 
 #[test]
+fn a_directory_that_is_not_the_one_meant_is_no_fault_of_the_log() {
+    let base = tempfile::tempdir().unwrap();
+    let base = base.path();
+    let (forge, _) = Forge::standard();
+    forge.published().write(base);
+    let rows = [
+        (
+            ["public/log", "private"],
+            "is not there: is this the directory that holds log/?",
+        ),
+        (
+            ["public", "private/details"],
+            "there is no directory details/ in it",
+        ),
+    ];
+    for ([published, details], said) in rows {
+        let key = ["--log-key", "log.vkey"];
+        let given = ["--published", published, "--details", details];
+        let output = verify(base, &[&given[..], &key].concat());
+        assert_eq!(output.status.code(), Some(2));
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(text.contains(said), "{text}");
+    }
+}
+
+#[test]
 fn a_log_that_verifies_exits_with_0() {
     let base = tempfile::tempdir().unwrap();
     let base = base.path();

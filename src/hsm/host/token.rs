@@ -61,6 +61,11 @@ impl NotLoggedIn {
     }
 }
 
+/// What a library that refuses to start without saying why most likely lacks.
+const GENERAL_ERROR: &str = "C_Initialize: CKR_GENERAL_ERROR; the library does not find its own configuration or \
+     storage. SoftHSM2 reads the file that SOFTHSM2_CONF names in the token host's environment, and this user \
+     must be able to read and write the directories.tokendir in it";
+
 /// A library that is loaded and a slot that holds the token.
 pub struct Found {
     /// The library.
@@ -81,6 +86,9 @@ pub fn find(token: &Token) -> Result<Found, NotLoggedIn> {
     match library.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)) {
         // A module that is loaded as part of another one may have been started already.
         Ok(()) | Err(Error::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => {}
+        Err(Error::Pkcs11(RvError::GeneralError, _)) => {
+            return Err(NotLoggedIn::unavailable(GENERAL_ERROR.to_owned()));
+        }
         Err(error) => return Err(failed(error)),
     }
     let mut matches = Vec::new();

@@ -32,7 +32,12 @@ pub async fn keep_connected(link: Weak<Link>) {
         // 32 bits hold a connection every 20 ms for two years and more; 0 means none.
         number = (number + 1).max(1) & u64::from(u32::MAX);
         let lost = connect_once(&alive, number.max(1), &mut pause).await;
-        alive.disconnected(&lost);
+        // Besides this task somebody uses the link, so that what was lost is lost to somebody.
+        let tell = Arc::strong_count(&alive) > 1;
+        let cause = alive.disconnected(&lost);
+        if let Some(cause) = cause.filter(|_| tell) {
+            tracing::warn!(token = alive.name, "{cause}");
+        }
         drop(alive);
         sleep(pause).await;
         pause = (pause * 2).min(RECONNECT.1);
@@ -74,7 +79,7 @@ async fn connect_once(link: &Arc<Link>, number: u64, pause: &mut Duration) -> Lo
         return refused(&error);
     }
     let mut inbox = Inbox::new();
-    match timeout(WELCOME_PATIENCE, inbox.next(&mut reading)).await {
+    match timeout(WELCOME_PATIENCE, inbox.first(&mut reading)).await {
         Ok(Ok(Answer::Welcome)) => {}
         Ok(Ok(_)) => return Lost::because("what listens there is no token host"),
         Ok(Err(Lost::Worker)) => return link.lost_before_welcome(),
@@ -165,6 +170,20 @@ impl Inbox {
             Err(error) => Err(Lost::Because(format!(
                 "the connection to the token host broke: {error}"
             ))),
+        }
+    }
+
+    /// Waits for the first answer that is not a change of the token's state: the host tells every connection
+    /// of it, one that it has not greeted yet too, and tells the state again after the greeting.
+    async fn first(&mut self, reading: &mut OwnedReadHalf) -> Result<Answer, Lost> {
+        let mut last_word = None;
+        loop {
+            match self.next(reading).await {
+                Ok(Answer::State(TokenState::Unavailable(cause))) => last_word = Some(cause),
+                Ok(Answer::State(_)) => {}
+                Err(Lost::Worker) => return Err(last_word.map_or(Lost::Worker, Lost::Because)),
+                other => return other,
+            }
         }
     }
 

@@ -103,6 +103,28 @@ async fn key(link: &Link) -> Result<Arc<Key>, Fault> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_state_that_comes_before_the_greeting_is_no_fault() {
+    let (link, listener, _dir) = link();
+    let host = std::thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        let mut host = Host {
+            stream,
+            octets: Vec::new(),
+        };
+        host.hear(|request| *request == Request::Hello);
+        // The login came through between the connection and its greeting.
+        host.say(&Answer::State(TokenState::Ready));
+        host.say(&Answer::Welcome);
+        host.say(&Answer::State(TokenState::Ready));
+        host.open_key(7);
+        host
+    });
+    let key = key(&link).await.unwrap();
+    assert!(link.usable(&key));
+    drop(host.join().unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_lost_connection_leaves_a_doubt_and_the_key_is_opened_again() {
     let (link, listener, _dir) = link();
     let host = std::thread::spawn(move || {
