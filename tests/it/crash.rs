@@ -192,8 +192,9 @@ const STEP_3_PROCESSES: &[Row] = &[
         ..ROW
     },
     Row {
+        // The worker dies with it, before it could answer: the token signed once in vain, and once again.
         name: "3 kill -9 of the token host after its worker signed",
-        fault: Fault::Token("sign kill-pid-after 1 {host}"),
+        fault: Fault::Token("sign kill-parent-after 1 {host}"),
         answer: Answer::Created,
         first: First::Issued,
         wasted: 1,
@@ -216,6 +217,22 @@ const STEP_3_PROCESSES: &[Row] = &[
         answer: Answer::None,
         first: First::Unresolved,
         unrecorded: 1,
+        ..ROW
+    },
+    Row {
+        // Nobody signed, and everybody knows: the serial is burnt, and the retry gets another.
+        name: "3 before any token was reached: the token host is killed between intent and signature",
+        fault: Fault::HostKilledAfterIntent,
+        answer: Answer::Problem(503, "token-failed"),
+        first: First::Abandoned,
+        ..ROW
+    },
+    Row {
+        name: "3 before any token was reached, at the order's last unit",
+        fault: Fault::HostKilledAfterIntent,
+        answer: Answer::Problem(503, "token-failed"),
+        first: First::Abandoned,
+        quantity: 1,
         ..ROW
     },
     Row {

@@ -628,12 +628,13 @@ async fn idle_ends_the_predecessors_jobs() {
     };
     let (token, host, _hsm, key) = in_service(setting).await;
     token.command("delay_ms 600\n");
+    let asked = token.count("asked");
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..5 {
         let key = key.clone();
         tasks.spawn(async move { key.sign(TBS).await });
     }
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    until("one is at the token", || token.count("asked") > asked).await;
     let before = token.count("sign");
     let started = Instant::now();
     let successor = host.hsm();
@@ -641,11 +642,23 @@ async fn idle_ends_the_predecessors_jobs() {
     let signed = token.count("sign");
     assert!(signed <= before + 1, "only what was at the token");
     assert!(started.elapsed() < Duration::from_secs(2));
-    tokio::time::sleep(Duration::from_millis(1500)).await;
-    assert_eq!(token.count("sign"), signed, "nothing of it is signed later");
     while let Some(done) = tasks.join_next().await {
         assert_eq!(done.unwrap().unwrap_err().reached(), Reached::Maybe);
     }
+    // One session works in order of arrival: what was left over would come before the successor's own.
+    let own = open(
+        &successor,
+        &token.uri("ca"),
+        KeyAlgorithm::EcdsaP256,
+        key.spki(),
+    )
+    .await;
+    own.sign(TBS).await.unwrap();
+    assert_eq!(
+        token.count("sign"),
+        signed + 1,
+        "nothing of it is signed later"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -71,6 +71,14 @@ const MADE_ONLY_BY: &[(&str, &[&str])] = &[
 /// Types that only these modules may name.
 const NAMED_ONLY_BY: &[(&str, &[&str])] = &[("CaKey", &["hsm", "issuer"])];
 
+/// Methods whose names no other type has, and the only modules that may call them. What `ra` holds follows the
+/// log: it changes when the log says so, and at no other time. A CA key is opened where it gets its name in the log.
+const CALLED_ONLY_BY: &[(&str, &[&str])] = &[
+    ("apply", &["ra", "signing_log"]),
+    ("set_units", &["ra", "signing_log"]),
+    ("ca_key", &["hsm", "issuer"]),
+];
+
 /// The layer of a top-level module.
 fn layer(module: &str) -> Option<u8> {
     let found = LAYERS.iter().find(|(name, _)| *name == module);
@@ -221,6 +229,12 @@ fn values_that_entitle_are_made_in_one_place() {
                     faults.push(format!("{}: {module} names {name}", place()));
                 }
             }
+            for (name, owners) in CALLED_ONLY_BY {
+                let called = token.text == *name && is_call(&file.tokens, i);
+                if called && !owners.contains(&module.as_str()) {
+                    faults.push(format!("{}: {module} calls {name}", place()));
+                }
+            }
             for (name, owners) in MADE_ONLY_BY {
                 let written_out = token.text == *name && is_literal(&file.tokens, i);
                 if written_out && !owners.contains(&module.as_str()) {
@@ -230,6 +244,13 @@ fn values_that_entitle_are_made_in_one_place() {
         }
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// Whether the name at `i` is called, as a method or through its type; a definition is no call.
+fn is_call(tokens: &[Token], i: usize) -> bool {
+    let text = |k: usize| tokens.get(k).map_or("", |t| t.text.as_str());
+    let before = if i == 0 { "" } else { text(i - 1) };
+    text(i + 1) == "(" && matches!(before, "." | ":")
 }
 
 /// Whether the type's name at `i` stands in a struct literal or pattern with fields (not in an item or type).
@@ -267,6 +288,12 @@ fn the_checks_see_what_they_look_for() {
         .map(|i| is_literal(&literal, i))
         .collect();
     assert_eq!(made, [true, false, false]);
+    let calls = tokens("fn apply(x: u8) { self.apply(x); Registry::apply(r, x); let apply = 1; }");
+    let called: Vec<bool> = (0..calls.len())
+        .filter(|i| calls[*i].text == "apply")
+        .map(|i| is_call(&calls, i))
+        .collect();
+    assert_eq!(called, [false, true, true, false]);
     assert!(!allowed("ra", "signing_log") && allowed("signing_log", "ra"));
     assert!(!allowed("hsm", "issuer") && !allowed("csr", "profile") && !allowed("time", "hsm"));
 }

@@ -1,6 +1,7 @@
 //! Outages: a token that goes away, processes that die, lines that hang up. No certificate is lost or doubled,
 //! and nobody has to restart anything.
 
+use std::net::TcpStream;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -125,6 +126,33 @@ async fn a_line_that_hangs_up_cancels_nothing() {
         "it was made for the first request: {reply:?}"
     );
     std::fs::write(&control, "").unwrap();
+    invariants::assert(appliance).await;
+}
+
+#[tokio::test]
+async fn a_retry_after_a_restart_without_the_token_gets_its_certificate() {
+    let mut appliance = Appliance::start(Site::new());
+    let line = appliance.line_and_order(5);
+    let device = Device::new(appliance.site.path(), "kept");
+    let first = appliance.ask_anew(&line, "demo", &device.request()).await;
+    assert_eq!(first.status, StatusCode::CREATED, "{first:?}");
+    appliance.stop();
+    // The daemon alone: no token host runs, and none is started.
+    appliance.spawn_daemon(&[]);
+    appliance.wait("listening", |appliance| {
+        TcpStream::connect(("127.0.0.1", appliance.site.api_port())).is_ok()
+    });
+    assert!(!appliance.is_ready(), "there is a token");
+    let again = appliance.ask_anew(&line, "demo", &device.request()).await;
+    assert_eq!(again.status, StatusCode::OK, "{again:?}");
+    assert_eq!(again.body, first.body);
+    let other = Device::new(appliance.site.path(), "new");
+    let reply = appliance.ask_anew(&line, "demo", &other.request()).await;
+    assert_eq!(reply.status, StatusCode::SERVICE_UNAVAILABLE, "{reply:?}");
+    appliance.spawn_host();
+    appliance.wait_until_ready();
+    let reply = appliance.ask_until_issued(&line, &other).await;
+    assert_eq!(reply.status, StatusCode::CREATED, "{reply:?}");
     invariants::assert(appliance).await;
 }
 

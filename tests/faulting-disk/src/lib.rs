@@ -15,6 +15,7 @@
 //! - `kill-before`, `kill-after`: the process gets `SIGKILL` instead of, or after, the sync;
 //! - `power-cut`: the file is cut back to the length that it had at its last sync that was made, then as
 //!   `kill-before`: what a disk that had written nothing since would hold. Only for a file that grows at its end;
+//! - `hold`: the sync waits until the control file says something else, and is made then;
 //! - `no-room`: here the writes are counted, not the syncs; nothing is written, and the call fails with `ENOSPC`.
 //!
 //! Each fault appends its action to the file `FAULTING_DISK_CONTROL` + `.fired`, so that a test can tell a fault
@@ -51,6 +52,7 @@ enum Action {
     KillAfter,
     PowerCut,
     NoRoom,
+    Hold,
 }
 
 /// The kinds of calls that are counted.
@@ -118,6 +120,10 @@ fn faulted(fd: c_int, name: &CStr) -> c_int {
             real(fd, name);
             fail(libc::EIO)
         }
+        Action::Hold => {
+            wait_for_another_order();
+            real(fd, name)
+        }
         Action::KillBefore => die(),
         Action::PowerCut => {
             cut_back(fd);
@@ -127,6 +133,22 @@ fn faulted(fd: c_int, name: &CStr) -> c_int {
             real(fd, name);
             die()
         }
+    }
+}
+
+/// Waits until the control file holds another line than the one in force, or is gone.
+fn wait_for_another_order() {
+    let in_force = {
+        let seen = SEEN
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        seen.0.clone()
+    };
+    let Some(control) = std::env::var_os("FAULTING_DISK_CONTROL") else {
+        return;
+    };
+    while std::fs::read_to_string(&control).is_ok_and(|line| line == in_force) {
+        std::thread::sleep(std::time::Duration::from_millis(5));
     }
 }
 
@@ -209,6 +231,7 @@ fn decide(fd: c_int, call: Call) -> Action {
         Some("kill-after") => Action::KillAfter,
         Some("power-cut") => Action::PowerCut,
         Some("no-room") => Action::NoRoom,
+        Some("hold") => Action::Hold,
         _ => return Action::Pass,
     };
     if (action == Action::NoRoom) != (call == Call::Write) {
@@ -252,6 +275,7 @@ fn fired(action: Action) {
         Action::KillAfter => b"kill-after\n",
         Action::PowerCut => b"power-cut\n",
         Action::NoRoom => b"no-room\n",
+        Action::Hold => b"hold\n",
     };
     if let Ok(mut file) = std::fs::OpenOptions::new()
         .create(true)

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `FAULTING_TOKEN_MODULE` | the real module's path; required |
 //! | `FAULTING_TOKEN_CONTROL` | the file with commands, one a line; looked at on each call; may be absent |
-//! | `FAULTING_TOKEN_COUNT` | a file that gets one line for each call that reached the real module: `sign` for a C_Sign or C_SignFinal that succeeded with an output buffer, `login` for a C_Login |
+//! | `FAULTING_TOKEN_COUNT` | a file that gets one line for each call that reached the real module: `sign` for a C_Sign or C_SignFinal that succeeded with an output buffer, `login` for a C_Login; and `asked` when a signature is wanted, before any delay or fault |
 //!
 //! | command | effect |
 //! |---|---|
@@ -20,6 +20,7 @@
 //! | `sign short N` | the next N return one octet too short |
 //! | `sign kill-before N`, `sign kill-after N` | SIGKILL to this very process before, or after, the next N |
 //! | `sign kill-pid-before N FILE`, `sign kill-pid-after N FILE` | SIGKILL to the process whose id FILE holds |
+//! | `sign kill-parent-after N FILE` | the same, and the call never returns: for a process whose death is to be this one's too, and which must not come after the answer |
 //! | `login pin-incorrect N` | the next N C_Login return CKR_PIN_INCORRECT without being made |
 //! | `login failed N` | the next N C_Login return CKR_GENERAL_ERROR without being made |
 //! | `login kill N` | SIGKILL to this process in the next N C_Login |
@@ -143,6 +144,8 @@ enum Fault {
     KillPidBefore(PathBuf),
     /// Ends the process named in a file after.
     KillPidAfter(PathBuf),
+    /// The same, and never returns.
+    KillParentAfter(PathBuf),
 }
 
 /// The control file as it was last read.
@@ -267,6 +270,7 @@ fn named(what: &str, name: &str, rest: &[&str]) -> Option<Fault> {
         ("sign", "kill-after", []) => Fault::KillAfter,
         ("sign", "kill-pid-before", [file]) => Fault::KillPidBefore(PathBuf::from(file)),
         ("sign", "kill-pid-after", [file]) => Fault::KillPidAfter(PathBuf::from(file)),
+        ("sign", "kill-parent-after", [file]) => Fault::KillParentAfter(PathBuf::from(file)),
         ("login", "pin-incorrect", []) => Fault::Fail(CKR_PIN_INCORRECT),
         ("login", "failed", []) => Fault::Fail(CKR_GENERAL_ERROR),
         _ => return None,
@@ -333,6 +337,7 @@ unsafe fn faulting(
         // A question for the length: signs nothing and ends nothing.
         return real();
     }
+    count("asked");
     if let [delay, ..] = number_after(&lines(), "delay_ms")[..] {
         std::thread::sleep(Duration::from_millis(delay));
     }
@@ -351,6 +356,10 @@ unsafe fn faulting(
     match &fault {
         Fault::KillAfter => kill_self(),
         Fault::KillPidAfter(file) => kill_named(file),
+        Fault::KillParentAfter(file) => {
+            kill_named(file);
+            never()
+        }
         Fault::DoneButFailed if rv == CKR_OK => return CKR_DEVICE_ERROR,
         Fault::Wrong | Fault::Short if rv == CKR_OK => {
             // SAFETY: after success `length` says how many octets of `signature` were written.

@@ -66,6 +66,9 @@ pub const CHANGES: &str = r#"{"change":"line-added","line":"line-1"}
 {"change":"line-certified","line":"line-1","certificate":{"serial":"5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a","sha256":"6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d","not_before":1600000000000,"not_after":1800000000000}}
 {"change":"order-opened","terms":{"order":"demo","profile":"mqtt-device","issuer":"device-1","lines":["line-1"],"quantity":1000,"from":1600000000000,"until":1800000000000,"device_id_pattern":"[ -~]*"}}"#;
 
+/// When changes are made.
+const CHANGED_AT: certstatus::UnixMillis = certstatus::UnixMillis(1_700_000_000_000);
+
 /// Made once.
 fn factory() -> &'static Factory {
     static FACTORY: LazyLock<Factory> = LazyLock::new(|| {
@@ -76,7 +79,9 @@ fn factory() -> &'static Factory {
         let registry = Registry::default();
         for line in CHANGES.lines() {
             let change: Change = serde_json::from_str(line).expect("a change");
-            registry.admit(&change).expect("a change that can be made");
+            registry
+                .admit(&change, CHANGED_AT)
+                .expect("a change that can be made");
             registry.apply(&change);
         }
         let key = EcdsaKeyPair::from_private_key_and_public_key(
@@ -357,21 +362,28 @@ pub fn registry(bytes: &[u8]) {
             serde_json::from_slice::<Change>(&again).expect("it was written here"),
             change
         );
-        if registry.admit(&change).is_err() {
+        if registry.admit(&change, CHANGED_AT).is_err() {
             continue;
         }
         registry.apply(&change);
         // What was added is there, and is not added twice.
         match &change {
             Change::LineAdded { line } => {
-                assert!(registry.line(line).is_some() && registry.admit(&change).is_err());
+                assert!(
+                    registry.line(line).is_some() && registry.admit(&change, CHANGED_AT).is_err()
+                );
             }
-            Change::LineCertified { line, certificate } => {
+            Change::LineCertified {
+                line, certificate, ..
+            } => {
                 assert_eq!(registry.line_of(certificate.serial).as_ref(), Some(line));
-                assert!(registry.admit(&change).is_err());
+                assert!(registry.admit(&change, CHANGED_AT).is_err());
             }
             Change::OrderOpened { terms } => {
-                assert!(registry.order(&terms.order).is_some() && registry.admit(&change).is_err());
+                assert!(
+                    registry.order(&terms.order).is_some()
+                        && registry.admit(&change, CHANGED_AT).is_err()
+                );
             }
             Change::LineDecertified { serial, .. } => {
                 assert_eq!(registry.line_of(*serial), None);

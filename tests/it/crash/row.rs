@@ -69,6 +69,8 @@ pub enum Fault {
     KilledWhileSigning,
     /// The token host is stopped before.
     HostAway,
+    /// The token host is killed while the intent's sync is held, and stays away until the request is answered.
+    HostKilledAfterIntent,
     /// Nothing fails: the request asks for what the profile forbids.
     Refusal,
 }
@@ -137,7 +139,7 @@ async fn run_one(row: &Row) {
             assert_eq!(faults.signatures(), expected, "recovery was early");
         }
     } else {
-        if row.fault == Fault::HostAway {
+        if matches!(row.fault, Fault::HostAway | Fault::HostKilledAfterIntent) {
             appliance.spawn_host();
         }
         // Recovery needs nobody.
@@ -208,6 +210,7 @@ async fn under_fault(
             appliance.stop_host();
             appliance.wait("without a token", |appliance| !appliance.is_ready());
         }
+        Fault::HostKilledAfterIntent => faults.order_of_disk("hold 0 1 hallmark.db-wal"),
         Fault::KilledWhileSigning => faults.order_of_token("delay_ms 900"),
         Fault::KilledBeforeReading => {}
         Fault::Refusal => {
@@ -232,6 +235,14 @@ async fn under_fault(
             }
             Fault::KilledWhileSigning if signs(appliance) => {
                 appliance.signal_daemon(Signal::KILL);
+            }
+            Fault::HostKilledAfterIntent
+                if faults.disk_fired() == "hold\n" && !faults.disk_order().is_empty() =>
+            {
+                appliance.kill_host();
+                // Only then goes the intent on its way, and nobody can have been asked to sign it.
+                appliance.wait("without a token", |appliance| !appliance.is_ready());
+                faults.order_of_disk("");
             }
             // What a service's supervisor does.
             _ if appliance.host_ended() => appliance.spawn_host(),
@@ -337,6 +348,7 @@ fn assert_fired_and_end(row: &Row, faults: &Faults) {
         | Fault::KilledWhileSigning
         | Fault::HostAway
         | Fault::Refusal => {}
+        Fault::HostKilledAfterIntent => assert_eq!(faults.disk_fired(), "hold\n"),
     }
     faults.order_of_disk("");
     faults.order_of_token("");

@@ -146,6 +146,13 @@ impl Appliance {
         }
     }
 
+    /// Kills the token host; its worker dies with it.
+    pub fn kill_host(&mut self) {
+        let mut host = self.host.take().unwrap();
+        host.kill().unwrap();
+        host.wait().unwrap();
+    }
+
     /// Waits until `/readyz` says so and every issuer is loaded.
     ///
     /// # Panics

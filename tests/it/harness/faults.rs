@@ -52,6 +52,11 @@ impl Faults {
         std::fs::write(&self.disk, line).unwrap();
     }
 
+    /// The order for the disk that is in force.
+    pub fn disk_order(&self) -> String {
+        std::fs::read_to_string(&self.disk).unwrap_or_default()
+    }
+
     /// Orders faults of the token: lines for `tests/faulting-token`, or nothing.
     pub fn order_of_token(&self, lines: &str) {
         // Seen as a whole or not at all.
