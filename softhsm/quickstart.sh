@@ -52,13 +52,40 @@ stop_process() {
   kill -KILL "$pid" 2>/dev/null || true
 }
 
+# How a kept appliance in directory $1 is started again.
+print_start() {
+  # shellcheck disable=SC2016  # for whoever reads it to expand
+  printf 'To start it again:  . %q/env && "$HALLMARK_BIN/hallmark" --config "$HALLMARK_CONFIG" run\n' "$1"
+}
+
 if [ -n "${stop_directory:-}" ]; then
   [ -r "$stop_directory/env" ] || { echo "$stop_directory/env is not there: nothing was kept running" >&2; exit 1; }
   # shellcheck source=/dev/null
   . "$stop_directory/env"
-  for pid in $HALLMARK_PIDS; do stop_process "$pid" "$HALLMARK_CONFIG"; done
-  echo "stopped; the files are in $stop_directory"
+  running=no
+  for pid in $HALLMARK_PIDS; do
+    is_ours "$pid" "$HALLMARK_CONFIG" || continue
+    running=yes
+    stop_process "$pid" "$HALLMARK_CONFIG"
+  done
+  case "$running" in
+    yes) echo "stopped; the files are in $stop_directory" ;;
+    no) echo "what --keep started in $stop_directory does not run any more; the files are there" ;;
+  esac
+  print_start "$stop_directory"
   exit 0
+fi
+
+# ---- where ----------------------------------------------------------------------------------------------------
+
+# Told before anything is built.
+if [ -e "$directory" ]; then
+  [ -d "$directory" ] || { echo "$directory is not a directory" >&2; exit 1; }
+  if [ -n "$(ls -A "$directory")" ]; then
+    echo "$directory is not empty: name another directory" >&2
+    [ ! -e "$directory/env" ] || print_start "$(cd "$directory" && pwd)" >&2
+    exit 1
+  fi
 fi
 
 # ---- progress -------------------------------------------------------------------------------------------------
@@ -72,7 +99,9 @@ step() {
 
 # Shows a command as one would type it, then runs it.
 show() {
-  printf '  $ %s\n' "$*"
+  printf '  $'
+  printf ' %q' "$@"
+  printf '\n'
   "$@" | sed 's/^/    /'
 }
 
@@ -84,7 +113,8 @@ ended() {
   [ -z "$pid" ] || stop_process "$pid" "$config"
   if [ "$succeeded" != yes ]; then
     printf '\nThe quickstart failed (exit code %d).' "$code" >&2
-    if [ -n "$directory" ] && [ -s "$directory/hallmark.log" ]; then
+    # Only what this run wrote: an earlier one's log would mislead.
+    if [ -n "$pid" ] && [ -s "$directory/hallmark.log" ]; then
       printf ' The end of %s:\n' "$directory/hallmark.log" >&2
       tail -n 30 "$directory/hallmark.log" >&2
     else
@@ -128,7 +158,8 @@ if [ -z "$directory" ]; then
 else
   mkdir -p "$directory"
   directory=$(cd "$directory" && pwd)
-  [ -z "$(ls -A "$directory")" ] || { echo "$directory is not empty" >&2; exit 1; }
+  # Again, since building takes minutes.
+  [ -z "$(ls -A "$directory")" ] || { echo "$directory is not empty any more" >&2; exit 1; }
 fi
 chmod 700 "$directory"
 config=$directory/hallmark.toml
@@ -196,7 +227,8 @@ show "$hallmark" --config "$config" status
 step "A line with its own key and certificate, and a production order for it"
 (umask 077 && openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out "$directory/line.key")
 openssl req -new -key "$directory/line.key" -subj /CN=line-1 -out "$directory/line.csr"
-printf '  $ %s\n' "hallmark line add line-1 --csr line.csr > line.pem"
+printf '  $ %q --config %q line add line-1 --csr %q > %q\n' \
+  "$hallmark" "$config" "$directory/line.csr" "$directory/line.pem"
 "$hallmark" --config "$config" line add line-1 --csr "$directory/line.csr" >"$directory/line.pem"
 show "$hallmark" --config "$config" order open demo --profile mqtt-device --issuer device-1 --line line-1 \
   --quantity 100000 --device-id '[A-Za-z0-9-]+'
@@ -272,9 +304,12 @@ if [ "$keep" = yes ]; then
     printf 'HALLMARK_LOG_KEY=%q\n' "$directory/state/log.vkey"
     printf 'HALLMARK_BIN=%q\n' "$programs"
     printf 'HALLMARK_PIDS=%q\n' "$pid"
+    # The token host finds the token by it, whoever starts it.
+    printf 'export SOFTHSM2_CONF=%q\n' "$SOFTHSM2_CONF"
   } >"$directory/env"
-  printf '\nIt runs on. Where everything is:  . %s/env\nTo end it:  softhsm/quickstart.sh --stop %s\n' \
+  printf '\nIt runs on. Where everything is:  . %q/env\nTo end it:  softhsm/quickstart.sh --stop %q\n' \
     "$directory" "$directory"
+  print_start "$directory"
 else
   stop_process "$pid" "$config"
   pid=''
