@@ -26,6 +26,7 @@ use crate::hsm::{Hsm, HsmError, LogKey};
 use crate::http::tls::TlsError;
 use crate::issuance::Issuance;
 use crate::issuer::{Issuer, IssuerError};
+use crate::limits;
 use crate::profile::{Profile, ProfileError};
 use crate::signing_log::{IssuerRecord, LogError, Publication, SigningLog};
 use crate::store::{Store, StoreError};
@@ -134,6 +135,7 @@ pub async fn run(config: Config, config_path: &Path) -> Result<(), DaemonError> 
 /// [`DaemonError`].
 pub async fn serve(config: Config, clock: Clock) -> Result<(), DaemonError> {
     harden()?;
+    raise_file_limit();
     let profiles = load_profiles(&config.profiles)?;
     let store = Store::open(&config.state_dir).await?;
     let hsm = Hsm::open(&config.tokens);
@@ -305,8 +307,7 @@ fn log_key_pin(config: &Config) -> Result<[u8; 32], DaemonError> {
     Ok(key.spki_sha256())
 }
 
-/// Makes sure that neither the log key nor the server's key gets into a core dump or under a debugger, and that
-/// files are made for this user and group only unless their writer says otherwise.
+/// Makes sure that neither the log key nor the server's key gets into a core dump or under a debugger.
 ///
 /// # Errors
 /// [`DaemonError::Listen`]: the system refuses; nothing was started.
@@ -321,6 +322,30 @@ pub fn harden() -> Result<(), DaemonError> {
     };
     rustix::process::setrlimit(Resource::Core, none).map_err(failed)?;
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(failed)
+}
+
+/// Raises the soft limit of open files, as far as the hard one allows, to what all connections need.
+///
+/// The usual soft limit of 1,024 is below [`limits::CONNECTIONS_MAX`]. Where the hard limit is too low it is told, and
+/// connections beyond it wait in the system's queue.
+fn raise_file_limit() {
+    let mut limit = rustix::process::getrlimit(Resource::Nofile);
+    let wanted = limit
+        .maximum
+        .map_or(limits::FILES_MAX, |hard| hard.min(limits::FILES_MAX));
+    if limit.current.is_some_and(|soft| soft < wanted) {
+        limit.current = Some(wanted);
+        if let Err(error) = rustix::process::setrlimit(Resource::Nofile, limit) {
+            tracing::warn!(%error, "the limit of open files stays as it is");
+        }
+    }
+    if wanted < limits::FILES_MAX {
+        tracing::warn!(
+            hard = wanted,
+            wanted = limits::FILES_MAX,
+            "few open files are allowed"
+        );
+    }
 }
 
 /// Waits for SIGTERM or SIGINT.

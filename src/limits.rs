@@ -133,3 +133,6 @@ pub const UNRESOLVED_RETURNED_MAX: u32 = 10;
 
 /// A device id in characters: the longest that a common name holds (RFC 5280, ub-common-name).
 pub const DEVICE_ID_CHARS_MAX: usize = 64;
+
+/// Open files of the daemon: every connection, those that wait for a place, and some for everything else.
+pub const FILES_MAX: u64 = 8192;
