@@ -3,9 +3,10 @@
 //! Owns the order of the five steps and nothing else: who may ask is `ra`'s, what a certificate says is
 //! `profile`'s, what is durable is `signing_log`'s, and signing is `issuer`'s. Promises that what it returns
 //! is durable in the log, that one claim gets one certificate however often and however simultaneously it
-//! asks, and that a client that goes away cancels nothing. Never retries a closed intent. Failure story: each
-//! `?` below says what it leaves behind; a panic from step 1 on aborts the process, because recovery is the
-//! normal start and a half-made signature is not.
+//! asks, and that a client that goes away cancels nothing. Never retries a closed intent. Failure story: step 1
+//! leaves nothing; what steps 2 to 5 leave behind stands with them in `Signer::make`, because CRLs and
+//! self-tests take them too. A panic from step 1 on aborts the process: recovery is the normal start, a
+//! half-made signature is not.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
