@@ -14,8 +14,9 @@ table and writes target/bench/issue.json. Everything runs in a directory of its 
   --smoke             seconds of work on the dev profile: shows that the benchmark works, measures nothing
   --rounds N          measure N times, interleaved, and take medians (default 3)
   --seconds S         length of one measurement (default 10)
-  --fill N            then fill the store to N certificates and measure again, and the start-up time (1,000,000
-                      takes some minutes)
+  --fill N            then fill the store to N certificates, measure it in turns with a new one, and the start-up
+                      time (1,000,000 takes some minutes)
+  --pairs N           how many turns (default 8)
   --slow-ms MS        then measure with a token that takes MS milliseconds longer for each signature (0: leave
                       out; default 20)
   --keep              keep the directory
