@@ -15,13 +15,14 @@ use certstatus::{SerialNumber, UnixMillis};
 use tokio::sync::oneshot;
 
 use super::append::{
-    Append, CertificateRow, Closing, Effect, IntentDraft, Note, RevokeDraft, Sealed, UnitRow,
+    Append, CertificateRow, Closing, Effect, IntentDraft, Note, RevokeDraft, Sealed,
 };
 use super::error::{Holder, IntentRefused, LogError};
 use super::intent::Intent;
 use super::record::{IssuerRecord, Revocation};
-use crate::limits;
-use crate::ra::{Change, ChangeRefused, LineState, Order, OrderState, Refused, Registry};
+use crate::ra::{Change, ChangeRefused, Order, Registry};
+
+mod units;
 
 /// How far the clock may stand before the newest entry: steps of a time service, not a wrong battery clock.
 const CLOCK_BACK_MAX: std::time::Duration = std::time::Duration::from_secs(5);
@@ -409,68 +410,6 @@ impl<'a> Planner<'a> {
         });
     }
 
-    /// Takes a unit of an order: line, state, dates, units left.
-    fn take_unit(
-        &mut self,
-        unit: &UnitRow,
-        line: Option<&Slug>,
-        issuer: &IssuerName,
-    ) -> Result<(), IntentRefused> {
-        let now = self.now;
-        let name = &unit.order;
-        let no_order = || IntentRefused::Order(Refused::NoOrder(name.to_string()));
-        let line = line.ok_or_else(no_order)?;
-        // The request may be older than the operator's act.
-        match self.view.registry.line_state(line) {
-            Some(LineState::Enabled) => {}
-            Some(LineState::Disabled) => {
-                return Err(IntentRefused::Order(Refused::LineDisabled(line.clone())));
-            }
-            None => return Err(no_order()),
-        }
-        let Some(order) = self.order(name) else {
-            return Err(no_order());
-        };
-        let terms = &order.terms;
-        if !terms.lines.contains(line) {
-            return Err(no_order());
-        }
-        if terms.issuer != *issuer {
-            let problem = "it is of another issuer than its order";
-            return Err(IntentRefused::Object { problem });
-        }
-        let refused = if order.state != OrderState::Open {
-            Refused::OrderClosed(name.clone())
-        } else if now < terms.from || now >= terms.until {
-            Refused::OutsideDates {
-                order: name.clone(),
-                from: terms.from,
-                until: terms.until,
-                now,
-            }
-        } else if order.used >= terms.quantity {
-            Refused::UsedUp {
-                order: name.clone(),
-                quantity: terms.quantity,
-            }
-        } else {
-            order.used += 1;
-            let units = (order.used, order.unresolved);
-            self.plan.units.insert(name.clone(), units);
-            return Ok(());
-        };
-        Err(IntentRefused::Order(refused))
-    }
-
-    /// An order as the batch leaves it so far.
-    fn order(&mut self, name: &Slug) -> Option<&mut Order> {
-        if !self.orders.contains_key(name) {
-            let order = self.view.registry.order(name)?;
-            self.orders.insert(name.clone(), order);
-        }
-        self.orders.get_mut(name)
-    }
-
     /// Takes a CRL number: each is larger than all before.
     fn take_crl_number(&mut self, issuer: &IssuerName, number: u64) -> Result<(), IntentRefused> {
         let durable = self.facts.crl_numbers.get(issuer);
@@ -520,25 +459,6 @@ impl<'a> Planner<'a> {
             });
         }
         Ok(LeafIndex(index))
-    }
-
-    /// Gives a unit back as the rules say: an abandoned one always, of the unresolved ones the first few.
-    fn return_unit(&mut self, name: &Slug, outcome: Outcome) {
-        let Some(order) = self.order(name) else {
-            return;
-        };
-        match outcome {
-            Outcome::Issued { .. } => return,
-            Outcome::Abandoned => order.used = order.used.saturating_sub(1),
-            Outcome::Unresolved { .. } => {
-                order.unresolved = order.unresolved.saturating_add(1);
-                if order.unresolved <= limits::UNRESOLVED_RETURNED_MAX {
-                    order.used = order.used.saturating_sub(1);
-                }
-            }
-        }
-        let units = (order.used, order.unresolved);
-        self.plan.units.insert(name.clone(), units);
     }
 
     /// The batch's time, in whole seconds.
