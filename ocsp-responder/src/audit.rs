@@ -16,6 +16,7 @@ mod ledger;
 mod report;
 mod tbs;
 mod tree;
+mod units;
 
 use std::path::{Path, PathBuf};
 
@@ -444,6 +445,11 @@ impl Audit<'_> {
                 .details
                 .as_ref()
                 .map(|done| done.orders.clone())
+                .unwrap_or_default(),
+            units_returned: self
+                .details
+                .as_ref()
+                .map(|done| done.units.returned().clone())
                 .unwrap_or_default(),
             events: self.ledger.events,
             details: self.details.map(|done| done.report),

@@ -10,5 +10,8 @@ pub mod entry;
 pub mod merkle;
 pub mod tile;
 
-pub use detail::{Detail, DetailHash, EventDetail, IntentDetail, OutcomeDetail, Salt};
+pub use detail::{
+    Detail, DetailHash, EventDetail, IntentDetail, OutcomeDetail, Salt, UNRESOLVED_RETURNED_MAX,
+    UnitsReturned,
+};
 pub use entry::{Class, Entry, EntryKind, EventName, IssuerName, LeafIndex, Outcome, Subject};

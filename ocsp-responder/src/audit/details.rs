@@ -13,10 +13,11 @@ use super::fault::{Cause, ClassName};
 use super::ledger::{IssuerId, Ledger, Open};
 use super::report::DetailReport;
 use super::tbs;
+use super::units::Units;
 use crate::crl::{self, ParsedCrl};
 use crate::log::{
     Class, Detail as _, DetailHash, Entry, EntryKind, EventDetail, IntentDetail, IssuerName,
-    Outcome, OutcomeDetail, Subject,
+    Outcome, OutcomeDetail, Subject, UnitsReturned,
 };
 use crate::signature::{KeyKind, PublicKey, SignatureAlgorithm, assemble};
 
@@ -44,6 +45,8 @@ pub(super) struct Details {
     pub report: DetailReport,
     /// Certificates issued under each order.
     pub orders: BTreeMap<String, u64>,
+    /// Units that unresolved certificates hold, and those given back.
+    pub units: Units,
 }
 
 impl Details {
@@ -53,6 +56,7 @@ impl Details {
             erased,
             report: DetailReport::default(),
             orders: BTreeMap::new(),
+            units: Units::default(),
         }
     }
 
@@ -88,8 +92,14 @@ impl Details {
             }
             (EntryKind::Event { event }, Some(bytes)) => {
                 let detail = EventDetail::parse(bytes).map_err(Cause::DetailMalformed)?;
-                if event.0.as_str() == KEY_GENERATED {
-                    key_generated(&detail, ledger)?;
+                match event.0.as_str() {
+                    KEY_GENERATED => key_generated(&detail, ledger)?,
+                    UnitsReturned::EVENT => {
+                        let act = UnitsReturned::of(&detail)
+                            .ok_or(Cause::Event("names no order, or no number of units"))?;
+                        self.units.give_back(act)?;
+                    }
+                    _ => {}
                 }
                 Ok(None)
             }
@@ -168,6 +178,12 @@ impl Details {
         }
         let detail = detail.map(OutcomeDetail::parse).transpose();
         let detail = detail.map_err(Cause::DetailMalformed)?;
+        if let (Outcome::Unresolved { .. }, Subject::Certificate { .. }) = (outcome, open.subject) {
+            match &open.tbs {
+                Some(_) => self.units.unresolved(open.order.as_ref()),
+                None => self.units.unresolved_of_any(),
+            }
+        }
         if !issued {
             let signed = detail.is_some_and(|detail| detail.signature.is_some());
             let what = "there is a signature, but the outcome says that none was kept";

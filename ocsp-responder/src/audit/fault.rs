@@ -215,6 +215,18 @@ pub enum Cause {
     /// An event's detail lacks what an auditor needs.
     #[error("its detail {0}")]
     Event(&'static str),
+    /// An operator gave back more units of an order than were held.
+    #[error(
+        "gives {units} units of order {order} back, but its unresolved certificates held no more than {held}"
+    )]
+    UnitsNotHeld {
+        /// The order.
+        order: String,
+        /// How many are given back.
+        units: u64,
+        /// How many could be, by the entries before it.
+        held: u64,
+    },
     /// What was to be signed is not what the leaf says.
     #[error("{class}: {what}")]
     Tbs {

@@ -30,6 +30,9 @@ pub struct Report {
     pub issuers: BTreeMap<IssuerName, IssuerReport>,
     /// Certificates issued under each production order; empty without details.
     pub orders: BTreeMap<String, u64>,
+    /// Units of each production order that unresolved certificates held and an operator gave back; only orders
+    /// that have some, and empty without details.
+    pub units_returned: BTreeMap<String, u64>,
     /// Events by name.
     pub events: BTreeMap<EventName, u64>,
     /// What was checked against details; `None` when none were given.

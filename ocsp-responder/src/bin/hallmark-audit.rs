@@ -267,6 +267,12 @@ fn entries_of(report: &Report) -> Vec<(String, String)> {
             format!("{order}: {issued}"),
         ));
     }
+    for (order, units) in &report.units_returned {
+        lines.push((
+            "units given back".into(),
+            format!("{order}: {units} that were held"),
+        ));
+    }
     for (issuer, bound) in &report.issuers {
         let key = bound
             .spki_sha256

@@ -12,6 +12,10 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::hex;
 
+/// Unresolved certificates of a production order whose units return by themselves; the units of later ones are held
+/// until an operator gives them back.
+pub const UNRESOLVED_RETURNED_MAX: u32 = 10;
+
 /// SHA-256 of a detail's bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct DetailHash(pub [u8; 32]);
@@ -211,6 +215,30 @@ impl Detail for EventDetail {
     }
 }
 
+/// What the detail of a `units-returned` event says: an operator gave units of an order back that unresolved
+/// certificates held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnitsReturned {
+    /// The production order.
+    pub order: String,
+    /// How many units, at least 1.
+    pub units: u64,
+}
+
+impl UnitsReturned {
+    /// The event's name.
+    pub const EVENT: &'static str = "units-returned";
+
+    /// Reads it from the event's data; `None` where an order's name or a positive number is missing.
+    #[must_use]
+    pub fn of(detail: &EventDetail) -> Option<Self> {
+        let change = detail.data.get("change")?;
+        let order = change.get("order")?.as_str()?.to_owned();
+        let units = change.get("units")?.as_u64().filter(|units| *units > 0)?;
+        Some(Self { order, units })
+    }
+}
+
 /// Whether a value has neither floats nor `null`, and sorted keys at every level.
 ///
 /// The recursion ends: the JSON parser refuses more than 128 levels.
@@ -297,6 +325,30 @@ mod tests {
         assert!(matches!(parse("{"), Err(NotADetail::Json(_))));
         let deep = format!("{}{}", "[".repeat(5000), "]".repeat(5000));
         assert!(matches!(parse(&deep), Err(NotADetail::Json(_))));
+    }
+
+    #[test]
+    fn returned_units_name_an_order_and_a_number() {
+        let read = |data| {
+            let salt = Salt([7; 16]);
+            UnitsReturned::of(&EventDetail { data, salt })
+        };
+        let data = serde_json::json!({
+            "change": {"change": "units-returned", "order": "demo", "units": 3}, "operator": "op",
+        });
+        let order = "demo".to_owned();
+        assert_eq!(read(data), Some(UnitsReturned { order, units: 3 }));
+        for bad in [
+            serde_json::json!({"order": "demo", "units": 3}),
+            serde_json::json!({"change": {"order": "demo"}}),
+            serde_json::json!({"change": {"units": 3}}),
+            serde_json::json!({"change": {"order": "demo", "units": 0}}),
+            serde_json::json!({"change": {"order": "demo", "units": -1}}),
+            serde_json::json!({"change": {"order": "demo", "units": "3"}}),
+            serde_json::json!({"change": "units-returned"}),
+        ] {
+            assert_eq!(read(bad.clone()), None, "{bad}");
+        }
     }
 
     #[test]

@@ -11,3 +11,4 @@ mod forge;
 mod honest;
 mod rules;
 mod tampered;
+mod units;
