@@ -77,11 +77,13 @@ CREATE TABLE registry_change (
     change TEXT NOT NULL
 ) STRICT;
 
--- Units of each order that are taken, and its unresolved intents so far.
+-- Units of each order that are taken, its unresolved intents so far, and of the taken units those that such intents
+-- hold until an operator gives them back.
 CREATE TABLE order_units (
     order_name TEXT NOT NULL PRIMARY KEY,
     used       INTEGER NOT NULL CHECK (used >= 0),
-    unresolved INTEGER NOT NULL CHECK (unresolved >= 0)
+    unresolved INTEGER NOT NULL CHECK (unresolved >= 0),
+    held       INTEGER NOT NULL CHECK (held BETWEEN 0 AND used)
 ) STRICT;
 
 -- The newest CRL number of each issuer.

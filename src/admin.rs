@@ -173,7 +173,7 @@ pub async fn serve(listener: UnixListener, admin: Admin, mut stopping: Stopping)
 }
 
 /// Every path with its methods.
-fn routes() -> [(&'static str, MethodRouter<Admin>); 13] {
+fn routes() -> [(&'static str, MethodRouter<Admin>); 14] {
     [
         ("/v1/status", get(status::show)),
         ("/v1/lines", get(lines::list).post(lines::add)),
@@ -184,6 +184,7 @@ fn routes() -> [(&'static str, MethodRouter<Admin>); 13] {
         ("/v1/orders/{order}", get(orders::show)),
         ("/v1/orders/{order}/close", post(orders::close)),
         ("/v1/orders/{order}/reopen", post(orders::reopen)),
+        ("/v1/orders/{order}/approve", post(orders::approve)),
         ("/v1/certificates", get(certificates::list)),
         ("/v1/certificates/{serial}", get(certificates::show)),
         (
@@ -243,8 +244,21 @@ fn answer<T: Serialize>(outcome: Result<T, Problem>) -> Response {
 
 /// Reads a body as JSON, with every key known.
 async fn read_json<T: DeserializeOwned>(request: Body) -> Result<T, Problem> {
+    parse_json(&body::read(request, BODY_BYTES_MAX).await?)
+}
+
+/// As [`read_json`], where a request may also have no body at all.
+async fn read_json_if_any<T: DeserializeOwned + Default>(request: Body) -> Result<T, Problem> {
     let bytes = body::read(request, BODY_BYTES_MAX).await?;
-    serde_json::from_slice(&bytes).map_err(|error| {
+    if bytes.is_empty() {
+        return Ok(T::default());
+    }
+    parse_json(&bytes)
+}
+
+/// Parses a body.
+fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    serde_json::from_slice(bytes).map_err(|error| {
         let detail = format!("the body is not the JSON that is wanted here: {error}");
         Problem::new(&kind::BODY_REFUSED, detail)
     })

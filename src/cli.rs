@@ -195,6 +195,20 @@ enum OrderCommand {
         /// Its name
         order: Slug,
     },
+    /// Give units back that unresolved intents hold, so that the order can use them again
+    ///
+    /// Where a token fails so that a signature may exist, the unit of the order returns by itself ten times; after
+    /// that it is held until it is approved here. Each unit that is given back may be a certificate more than the order
+    /// has units, if the token did sign: find out first why it failed. Without --units all that are held are given back,
+    /// and none held is no error; with it, more than are held is refused. Closed orders stay closed.
+    #[command(after_help = "Example: hallmark --config hallmark.toml order approve demo --units 3")]
+    Approve {
+        /// Its name
+        order: Slug,
+        /// How many; all that are held where it is not said
+        #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+        units: Option<u64>,
+    },
 }
 
 /// The terms of an order.

@@ -128,8 +128,10 @@ pub const REFUSALS_LOGGED_PER_MINUTE: u32 = 5;
 /// Pairs of line and rule in a summary of refusals: 100 bytes each, which fits into a detail.
 pub const REFUSALS_SUMMARY_PAIRS_MAX: usize = 400;
 
-/// Unresolved intents of an order whose units return by themselves; the units of later ones stay taken.
-pub const UNRESOLVED_RETURNED_MAX: u32 = 10;
+/// Unresolved intents of an order whose units return by themselves: enough for the accidents of a token's life, too few
+/// to over-produce with a token that fails on purpose. The units of later ones are held until an operator gives them
+/// back (`hallmark order approve`). An auditor counts by it, so it is part of the log's format.
+pub const UNRESOLVED_RETURNED_MAX: u32 = certstatus::log::UNRESOLVED_RETURNED_MAX;
 
 /// A device id in characters: the longest that a common name holds (RFC 5280, ub-common-name).
 pub const DEVICE_ID_CHARS_MAX: usize = 64;

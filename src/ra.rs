@@ -42,10 +42,24 @@ pub struct Order {
     pub terms: OrderTerms,
     /// Open or closed.
     pub state: OrderState,
-    /// Units taken: issued, in flight or unresolved and not returned.
+    /// Units taken: issued, in flight or held.
     pub used: u64,
-    /// Unresolved intents so far (the first few returned their unit).
+    /// Unresolved intents so far (the first few returned their unit by themselves).
     pub unresolved: u32,
+    /// Of the used units those of unresolved intents that stay taken until an operator gives them back.
+    pub held: u64,
+}
+
+/// The figures of an order that change as it is used: they follow the entries of intents, outcomes and
+/// [`Change::UnitsReturned`], in whose transactions they are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Units {
+    /// As [`Order::used`].
+    pub used: u64,
+    /// As [`Order::unresolved`].
+    pub unresolved: u32,
+    /// As [`Order::held`].
+    pub held: u64,
 }
 
 /// What an order says; fixed when it is opened.
@@ -159,6 +173,13 @@ pub enum Change {
         order: Slug,
         /// The new state.
         state: OrderState,
+    },
+    /// An operator gives units back that unresolved intents hold.
+    UnitsReturned {
+        /// The order.
+        order: Slug,
+        /// How many: at least 1, and no more than are held.
+        units: u64,
     },
 }
 
@@ -390,9 +411,9 @@ impl Registry {
         self.write().apply(change);
     }
 
-    /// Takes or returns units of an order after the log has it: `used` and `unresolved` as they now stand.
-    pub fn set_units(&self, order: &Slug, used: u64, unresolved: u32) {
-        self.write().set_units(order, used, unresolved);
+    /// Takes or returns units of an order after the log has it: the figures as they now stand.
+    pub fn set_units(&self, order: &Slug, units: Units) {
+        self.write().set_units(order, units);
     }
 
     /// One line.
@@ -439,6 +460,18 @@ impl Registry {
     /// The state to change.
     fn write(&self) -> RwLockWriteGuard<'_, State> {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Order {
+    /// The figures that change as it is used.
+    #[must_use]
+    pub const fn units(&self) -> Units {
+        Units {
+            used: self.used,
+            unresolved: self.unresolved,
+            held: self.held,
+        }
     }
 }
 

@@ -21,7 +21,7 @@ mod shared;
 mod start;
 mod tables;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod tree;
 mod writer;
 

@@ -1,4 +1,4 @@
-//! Production orders: listed, opened, closed and opened again.
+//! Production orders: listed, opened, closed and opened again; units that are held, given back.
 
 use std::collections::BTreeMap;
 
@@ -7,16 +7,38 @@ use axum::extract::{Extension, Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use certstatus::UnixMillis;
+use certstatus::log::LeafIndex;
 use certstatus::log::entry::Slug;
 use der::Decode as _;
+use serde::{Deserialize, Serialize};
 use x509_cert::Certificate;
 
 use super::lines::Logged;
-use super::{Acting, Admin, answer, missing, read_json, read_path};
+use super::{Acting, Admin, answer, missing, read_json, read_json_if_any, read_path};
 use crate::http::problem::Problem;
 use crate::profile::{Profile, ProfilePurpose};
 use crate::ra::{Change, ChangeRefused, Order, OrderState, OrderTerms};
-use crate::signing_log::{IssuerRecord, IssuerRole};
+use crate::signing_log::{IssuerRecord, IssuerRole, LogError};
+
+/// What an approval is for.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Approval {
+    /// How many units to give back; all that are held where it is not said.
+    units: Option<u64>,
+}
+
+/// What an approval did.
+#[derive(Debug, Serialize)]
+struct Approved {
+    /// Units given back.
+    returned: u64,
+    /// Its entry in the log; none where no unit was held.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    entry: Option<LeafIndex>,
+    /// The order as it stands now.
+    order: Order,
+}
 
 /// `GET /v1/orders`.
 pub(super) async fn list(State(admin): State<Admin>) -> Response {
@@ -168,4 +190,54 @@ async fn set(
     let logged = admin.inner.log.record_change(operator, change).await;
     let entry = logged.map_err(|error| Problem::from(&error))?;
     Ok(Logged { entry: Some(entry) })
+}
+
+/// `POST /v1/orders/{order}/approve`.
+pub(super) async fn approve(
+    State(admin): State<Admin>,
+    Extension(operator): Extension<Acting>,
+    Path(order): Path<String>,
+    request: Body,
+) -> Response {
+    answer(approved(&admin, &operator, &order, request).await)
+}
+
+/// Gives units back that unresolved intents hold: so many, or all.
+async fn approved(
+    admin: &Admin,
+    Acting(operator): &Acting,
+    order: &str,
+    request: Body,
+) -> Result<Approved, Problem> {
+    let Approval { units } = read_json_if_any(request).await?;
+    let log = &admin.inner.log;
+    loop {
+        let standing = existing(admin, order)?;
+        let returned = units.unwrap_or(standing.held);
+        if units.is_none() && returned == 0 {
+            // Nothing is held is what was asked for: whoever asks twice, their answer lost, is not refused.
+            return Ok(Approved {
+                returned,
+                entry: None,
+                order: standing,
+            });
+        }
+        let change = Change::UnitsReturned {
+            order: standing.terms.order,
+            units: returned,
+        };
+        match log.record_change(operator, change).await {
+            Ok(entry) => {
+                return Ok(Approved {
+                    returned,
+                    entry: Some(entry),
+                    order: existing(admin, order)?,
+                });
+            }
+            // Another approval came between: all that are held are fewer now. It ends, since each round but the
+            // last is one in which somebody else gave units back.
+            Err(LogError::Change(_)) if units.is_none() => {}
+            Err(error) => return Err(Problem::from(&error)),
+        }
+    }
 }

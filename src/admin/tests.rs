@@ -16,8 +16,10 @@ use tokio::net::UnixStream;
 
 use super::*;
 use crate::http::tests::{csr, new_log};
+use crate::limits::UNRESOLVED_RETURNED_MAX;
 use crate::profile::Profile;
 use crate::ra::{Change, LineCertificate};
+use crate::signing_log::tests::lose_signatures;
 use crate::signing_log::{IssuerRecord, IssuerRole};
 
 #[tokio::test]
@@ -264,6 +266,79 @@ async fn lines_and_orders_are_changed_in_the_log_by_the_operator() {
         (&status["ready"], &status["log"]["state"]),
         (&json!(false), &json!("running"))
     );
+}
+
+#[tokio::test]
+async fn held_units_are_given_back_by_the_operator() {
+    let appliance = Appliance::start(own_uid()).await;
+    let path = "/v1/orders/demo/approve";
+    appliance.add_line().await;
+    let opened = order("quantity", json!(7));
+    appliance.send("POST", "/v1/orders", opened).await;
+    let figures = |order: &Value| (order["used"].as_u64(), order["held"].as_u64());
+    // None is held: nothing happens, and whoever wants all of them back has them.
+    lose_signatures(&appliance.log, UNRESOLVED_RETURNED_MAX).await;
+    let entries = appliance.log.status().size;
+    let (status, none) = appliance.send("POST", path, Value::Null).await;
+    assert_eq!((status, &none["returned"]), (200, &json!(0)));
+    assert_eq!(none.get("entry"), None);
+    assert_eq!(figures(&none["order"]), (Some(0), Some(0)));
+    let (status, problem) = appliance.send("POST", path, json!({"units": 1})).await;
+    assert_eq!(status, 422, "{problem}");
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(detail.contains("holds none"), "{detail}");
+    assert_eq!(appliance.log.status().size, entries);
+    lose_signatures(&appliance.log, 5).await;
+    let orders = appliance.send("GET", "/v1/orders", Value::Null).await.1;
+    assert_eq!(figures(&orders[0]), (Some(5), Some(5)));
+    let entries = appliance.log.status().size;
+    for (wanted, said) in [(0, "at least 1"), (6, "holds 5")] {
+        let (status, problem) = appliance.send("POST", path, json!({"units": wanted})).await;
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(status == 422 && detail.contains(said), "{status}: {detail}");
+    }
+    for bad in [json!({"unit": 1}), json!({"units": -1}), json!([])] {
+        let refused = appliance.refused("POST", path, bad).await;
+        assert_eq!(refused, (400, "body-refused".into()));
+    }
+    let nowhere = "/v1/orders/none/approve";
+    let refused = appliance.refused("POST", nowhere, Value::Null).await;
+    assert_eq!(refused, (404, "missing".into()));
+    assert_eq!(appliance.log.status().size, entries);
+    let (status, some) = appliance.send("POST", path, json!({"units": 2})).await;
+    assert_eq!((status, &some["entry"]), (200, &json!(entries)));
+    assert_eq!(some["returned"], 2);
+    assert_eq!(figures(&some["order"]), (Some(3), Some(3)));
+    let (status, rest) = appliance.send("POST", path, json!({})).await;
+    assert_eq!((status, &rest["returned"]), (200, &json!(3)));
+    assert_eq!(figures(&rest["order"]), (Some(0), Some(0)));
+    let shown = appliance.send("GET", "/v1/orders/demo", Value::Null).await;
+    assert_eq!(shown.1, rest["order"]);
+    let (status, again) = appliance.send("POST", path, Value::Null).await;
+    assert_eq!((status, &again["returned"]), (200, &json!(0)));
+    assert_eq!(appliance.log.status().size, entries + 2);
+}
+
+#[tokio::test]
+async fn two_operators_who_give_everything_back_at_once_give_it_back_once() {
+    let appliance = Appliance::start(own_uid()).await;
+    appliance.add_line().await;
+    let opened = order("quantity", json!(7));
+    appliance.send("POST", "/v1/orders", opened).await;
+    lose_signatures(&appliance.log, UNRESOLVED_RETURNED_MAX + 3).await;
+    let approve = || appliance.send("POST", "/v1/orders/demo/approve", Value::Null);
+    let replies = tokio::join!(approve(), approve(), approve()).into();
+    let replies: [Reply; 3] = replies;
+    let returned: u64 = replies
+        .iter()
+        .map(|(status, reply)| {
+            assert_eq!(*status, 200, "{reply}");
+            reply["returned"].as_u64().unwrap()
+        })
+        .sum();
+    assert_eq!(returned, 3);
+    let order = appliance.log.registry().order(&"demo".parse().unwrap());
+    assert_eq!(order.map(|order| (order.used, order.held)), Some((0, 0)));
 }
 
 #[tokio::test]

@@ -122,6 +122,13 @@ pub(super) async fn order(
                 show::set(&format!("order {order} open again"), logged)
             })
         }
+        OrderCommand::Approve { order, units } => {
+            let body = units.map(|units| json!({ "units": units }));
+            let approved = daemon
+                .post(&format!("/v1/orders/{order}/approve"), body)
+                .await?;
+            tell(output, &approved, show::approved)
+        }
     }
 }
 

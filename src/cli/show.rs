@@ -156,6 +156,7 @@ pub(super) fn orders(value: &Value) -> String {
             text(order, "state"),
             text(order, "used"),
             text(order, "terms.quantity"),
+            text(order, "held"),
             text(order, "terms.profile"),
             text(order, "terms.issuer"),
             date(order, "terms.until"),
@@ -163,7 +164,7 @@ pub(super) fn orders(value: &Value) -> String {
         ]
     });
     let heading = [
-        "ORDER", "STATE", "USED", "OF", "PROFILE", "ISSUER", "UNTIL", "LINES",
+        "ORDER", "STATE", "USED", "OF", "HELD", "PROFILE", "ISSUER", "UNTIL", "LINES",
     ];
     table(&heading, rows.collect())
 }
@@ -173,14 +174,8 @@ pub(super) fn order(value: &Value) -> String {
     pairs(&[
         ("order", text(value, "terms.order")),
         ("state", text(value, "state")),
-        (
-            "used",
-            format!(
-                "{} of {}",
-                text(value, "used"),
-                text(value, "terms.quantity")
-            ),
-        ),
+        ("used", used(value)),
+        ("held", held(value)),
         ("unresolved", text(value, "unresolved")),
         ("profile", text(value, "terms.profile")),
         ("issuer", text(value, "terms.issuer")),
@@ -189,6 +184,41 @@ pub(super) fn order(value: &Value) -> String {
         ("until", date(value, "terms.until")),
         ("device ids", text(value, "terms.device_id_pattern")),
     ])
+}
+
+/// Units taken, of how many.
+fn used(order: &Value) -> String {
+    format!(
+        "{} of {}",
+        text(order, "used"),
+        text(order, "terms.quantity")
+    )
+}
+
+/// Units held, and what gives them back.
+fn held(order: &Value) -> String {
+    match order.get("held").and_then(Value::as_u64) {
+        Some(1..) => format!(
+            "{} of these, until `order approve {}`",
+            text(order, "held"),
+            text(order, "terms.order")
+        ),
+        _ => text(order, "held"),
+    }
+}
+
+/// What an approval did, and where the order stands after it.
+pub(super) fn approved(value: &Value) -> String {
+    let order = value.get("order").unwrap_or(&Value::Null);
+    let name = text(order, "terms.order");
+    let standing = format!("{} used, {} held", used(order), text(order, "held"));
+    match value.get("entry") {
+        Some(entry) => format!(
+            "order {name}: {} held units given back (entry {entry}); {standing}\n",
+            text(value, "returned")
+        ),
+        None => format!("order {name}: no unit is held, nothing to give back; {standing}\n"),
+    }
 }
 
 /// Certificates, one a row.
@@ -413,6 +443,7 @@ mod tests {
                 status,
                 chain,
                 line_added,
+                approved,
             ] {
                 let _ = show(&value);
             }
@@ -440,5 +471,26 @@ mod tests {
             "terms": {"order": "demo", "quantity": 5, "lines": ["a", "b"]}, "used": 2, "state": "open",
         }));
         assert!(order.contains("2 of 5") && order.contains("a,b"), "{order}");
+    }
+
+    #[test]
+    fn held_units_are_shown_with_what_gives_them_back() {
+        let standing = |held: u64| json!({"terms": {"order": "demo", "quantity": 5}, "used": 4, "held": held, "unresolved": 12});
+        let shown = order(&standing(2));
+        assert!(
+            shown.contains("held        2 of these, until `order approve demo`\n"),
+            "{shown}"
+        );
+        assert!(order(&standing(0)).contains("held        0\n"));
+        let listed = orders(&json!([standing(2)]));
+        assert!(listed.contains("USED  OF  HELD"), "{listed}");
+        assert_eq!(
+            approved(&json!({"returned": 2, "entry": 57, "order": standing(0)})),
+            "order demo: 2 held units given back (entry 57); 4 of 5 used, 0 held\n"
+        );
+        assert_eq!(
+            approved(&json!({"returned": 0, "order": standing(0)})),
+            "order demo: no unit is held, nothing to give back; 4 of 5 used, 0 held\n"
+        );
     }
 }

@@ -48,7 +48,7 @@ fn every_command_has_an_example_that_parses() {
 
 #[test]
 fn what_quickstarts_type_parses() {
-    let rows: [&[&str]; 8] = [
+    let rows: [&[&str]; 10] = [
         &["run"],
         &["status", "--json"],
         &["--json", "status"],
@@ -77,6 +77,8 @@ fn what_quickstarts_type_parses() {
             "--reason",
             "superseded",
         ],
+        &["order", "approve", "demo"],
+        &["order", "approve", "demo", "--units", "1", "--json"],
         &["ceremony", "run", "ceremony.toml"],
         &["ceremony", "accept", "device-1", "answer.pem"],
     ];
@@ -87,7 +89,7 @@ fn what_quickstarts_type_parses() {
 
 #[test]
 fn what_cannot_be_is_a_usage_error() {
-    let rows: [&[&str]; 7] = [
+    let rows: [&[&str]; 10] = [
         &[],
         &["line", "add", "Line 1", "--csr", "x"],
         &["cert", "show", "4B1F"],
@@ -100,6 +102,9 @@ fn what_cannot_be_is_a_usage_error() {
             "bored",
         ],
         &["order", "open", "demo"],
+        &["order", "approve"],
+        &["order", "approve", "demo", "--units", "0"],
+        &["order", "approve", "demo", "--units", "-1"],
         &["status", "extra"],
     ];
     for row in rows {

@@ -13,7 +13,7 @@ use certstatus::{SerialNumber, UnixMillis};
 use super::pattern::{DeviceIdPattern, is_device_id};
 use super::{
     Change, ChangeRefused, Grant, GrantKind, Line, LineCertificate, LineRecord, LineState, Order,
-    OrderState, OrderTerms, Refused,
+    OrderState, OrderTerms, Refused, Units,
 };
 use crate::limits::DEVICE_ID_CHARS_MAX;
 
@@ -187,8 +187,18 @@ impl State {
             }
             Change::LineSet { line, .. } => self.existing_line(line),
             Change::OrderOpened { terms } => self.admit_terms(terms),
-            Change::OrderSet { order, .. } if self.orders.contains_key(order) => Ok(()),
-            Change::OrderSet { order, .. } => Err(ChangeRefused::Missing(format!("order {order}"))),
+            Change::OrderSet { order, .. } => self.existing_order(order).map(drop),
+            Change::UnitsReturned { order, units } => {
+                admit_return(self.existing_order(order)?, *units)
+            }
+        }
+    }
+
+    /// The order, where there is one.
+    fn existing_order(&self, order: &Slug) -> Result<&Order, ChangeRefused> {
+        match self.orders.get(order) {
+            Some(opened) => Ok(&opened.order),
+            None => Err(ChangeRefused::Missing(format!("order {order}"))),
         }
     }
 
@@ -302,6 +312,9 @@ impl State {
                 Some(opened) => opened.order.state = *state,
                 None => tracing::error!(%order, "the log sets an order that does not exist"),
             },
+            // What it leaves stands in the same transaction as figures, which `set_units` brings: counted here
+            // too, it would count twice at the next start.
+            Change::UnitsReturned { .. } => {}
         }
     }
 
@@ -348,16 +361,23 @@ impl State {
                     state: OrderState::Open,
                     used: 0,
                     unresolved: 0,
+                    held: 0,
                 },
                 pattern,
             });
     }
 
-    /// Sets the units that are taken.
-    pub(super) fn set_units(&mut self, order: &Slug, used: u64, unresolved: u32) {
+    /// Sets the figures of an order.
+    pub(super) fn set_units(&mut self, order: &Slug, units: Units) {
+        let Units {
+            used,
+            unresolved,
+            held,
+        } = units;
         if let Some(opened) = self.orders.get_mut(order) {
             opened.order.used = used;
             opened.order.unresolved = unresolved;
+            opened.order.held = held;
         }
     }
 
@@ -394,6 +414,23 @@ impl State {
             .values()
             .map(|opened| opened.order.clone())
             .collect()
+    }
+}
+
+/// Whether an order has so many units to give back.
+fn admit_return(order: &Order, units: u64) -> Result<(), ChangeRefused> {
+    let name = &order.terms.order;
+    match order.held {
+        _ if units == 0 => Err(value("units", "give back at least 1")),
+        0 => Err(value(
+            "units",
+            &format!("the order {name} holds none: there is nothing to give back"),
+        )),
+        held if units > held => Err(value(
+            "units",
+            &format!("the order {name} holds {held}: give back no more than these"),
+        )),
+        _ => Ok(()),
     }
 }
 

@@ -20,7 +20,7 @@ use super::append::{
 use super::error::{Holder, IntentRefused, LogError};
 use super::intent::Intent;
 use super::record::{IssuerRecord, Revocation};
-use crate::ra::{Change, ChangeRefused, Order, Registry};
+use crate::ra::{Change, ChangeRefused, Order, Registry, Units};
 
 mod units;
 
@@ -91,7 +91,7 @@ pub(super) struct Plan {
     /// Changes of the registry by entry.
     pub changes: Vec<(u64, Change)>,
     /// Orders whose units changed.
-    pub units: BTreeMap<Slug, (u64, u32)>,
+    pub units: BTreeMap<Slug, Units>,
     /// CRL numbers taken.
     pub crl_numbers: BTreeMap<IssuerName, u64>,
     /// Tiles that became full.
@@ -490,7 +490,12 @@ impl<'a> Planner<'a> {
         let index = self.push(kind, detail);
         match effect {
             Effect::None => {}
-            Effect::Change(change) => self.plan.changes.push((index, change)),
+            Effect::Change(change) => {
+                if let Change::UnitsReturned { order, units } = &change {
+                    self.give_back(order, *units);
+                }
+                self.plan.changes.push((index, change));
+            }
             Effect::Issuer(record) => self.plan.issuers.push((index, *record)),
         }
         Ok(LeafIndex(index))

@@ -28,7 +28,7 @@ use super::writer::{Pace, Writer};
 use super::{SigningLog, Tasks};
 use crate::hsm::LogKey;
 use crate::limits;
-use crate::ra::{Change, Registry};
+use crate::ra::{Change, Registry, Units};
 use crate::store::Store;
 use crate::time::Clock;
 
@@ -268,7 +268,7 @@ async fn registry(database: &mut SqliteConnection) -> Result<Registry, LogError>
         })?;
         registry.apply(&change);
     }
-    let units = sqlx::query("SELECT order_name, used, unresolved FROM order_units")
+    let units = sqlx::query("SELECT order_name, used, unresolved, held FROM order_units")
         .fetch_all(database)
         .await
         .map_err(failed)?;
@@ -279,7 +279,13 @@ async fn registry(database: &mut SqliteConnection) -> Result<Registry, LogError>
         let used = unsigned(row, "used").map_err(failed)?;
         let unresolved = unsigned(row, "unresolved").map_err(failed)?;
         let unresolved = u32::try_from(unresolved).map_err(|_| malformed())?;
-        registry.set_units(&order, used, unresolved);
+        let held = unsigned(row, "held").map_err(failed)?;
+        let units = Units {
+            used,
+            unresolved,
+            held,
+        };
+        registry.set_units(&order, units);
     }
     Ok(registry)
 }

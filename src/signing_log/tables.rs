@@ -234,18 +234,7 @@ async fn rare(plan: &Plan, database: &mut SqliteConnection) -> Result<(), WriteF
         .execute(&mut *database)
         .await?;
     }
-    for (order, (used, unresolved)) in &plan.units {
-        sqlx::query(
-            "INSERT INTO order_units (order_name, used, unresolved) VALUES ($1, $2, $3) \
-             ON CONFLICT (order_name) DO UPDATE \
-             SET used = excluded.used, unresolved = excluded.unresolved",
-        )
-        .bind(order.as_str())
-        .bind(signed(*used)?)
-        .bind(i64::from(*unresolved))
-        .execute(&mut *database)
-        .await?;
-    }
+    order_units(plan, database).await?;
     for (at, hashes) in &plan.tiles {
         sqlx::query("INSERT INTO tile (level, idx, hashes) VALUES ($1, $2, $3)")
             .bind(i64::from(at.level))
@@ -253,6 +242,24 @@ async fn rare(plan: &Plan, database: &mut SqliteConnection) -> Result<(), WriteF
             .bind(hashes.as_slice())
             .execute(&mut *database)
             .await?;
+    }
+    Ok(())
+}
+
+/// Writes the figures of orders as they stand after the plan.
+async fn order_units(plan: &Plan, database: &mut SqliteConnection) -> Result<(), WriteFault> {
+    for (order, units) in &plan.units {
+        sqlx::query(
+            "INSERT INTO order_units (order_name, used, unresolved, held) VALUES ($1, $2, $3, $4) \
+             ON CONFLICT (order_name) DO UPDATE \
+             SET used = excluded.used, unresolved = excluded.unresolved, held = excluded.held",
+        )
+        .bind(order.as_str())
+        .bind(signed(units.used)?)
+        .bind(i64::from(units.unresolved))
+        .bind(signed(units.held)?)
+        .execute(&mut *database)
+        .await?;
     }
     Ok(())
 }

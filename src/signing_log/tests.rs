@@ -4,6 +4,7 @@ mod claims;
 mod faults;
 mod life;
 mod publication;
+mod units;
 
 use std::collections::{BTreeSet, HashMap};
 use std::io::Write as _;
@@ -16,7 +17,10 @@ use std::time::Duration;
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use certstatus::log::entry::Slug;
 use certstatus::log::merkle::{Frontier, Hash, leaf_hash};
-use certstatus::log::{DetailHash, Entry, EntryKind, IssuerName, LeafIndex, Outcome, Subject};
+use certstatus::log::{
+    Detail as _, DetailHash, Entry, EntryKind, EventDetail, IssuerName, LeafIndex, Outcome,
+    Subject, UnitsReturned,
+};
 use certstatus::signature::{PublicKey, SignatureAlgorithm};
 use certstatus::{SerialNumber, UnixMillis};
 use serde_json::json;
@@ -27,6 +31,7 @@ use super::start::Parts;
 use super::tables::WriteFault;
 use super::writer::Pace;
 use super::*;
+use crate::limits::UNRESOLVED_RETURNED_MAX;
 use crate::profile::Tbs;
 use crate::ra::{GrantKind, OrderState, OrderTerms, Purpose};
 
@@ -347,15 +352,19 @@ impl Site {
         let units = counted(&entries, &mut self.sqlite().await).await;
         for order in log.registry().orders() {
             let counted = units.get(order.terms.order.as_str()).copied();
-            assert_eq!(order.used, counted.unwrap_or(0), "{}", order.terms.order);
+            let counted = counted.unwrap_or_default();
+            assert_eq!((order.used, order.held), counted, "{}", order.terms.order);
         }
     }
 }
 
-/// The units of each order, counted from the entries by the rules.
-async fn counted(entries: &[Entry], database: &mut sqlx::SqliteConnection) -> HashMap<String, u64> {
+/// The units of each order that are used and that are held, counted from the entries by the rules.
+async fn counted(
+    entries: &[Entry],
+    database: &mut sqlx::SqliteConnection,
+) -> HashMap<String, (u64, u64)> {
     let rows = sqlx::query("SELECT intent, order_name FROM certificate WHERE order_name NOTNULL")
-        .fetch_all(database)
+        .fetch_all(&mut *database)
         .await
         .unwrap();
     let orders: HashMap<u64, String> = rows
@@ -365,13 +374,13 @@ async fn counted(entries: &[Entry], database: &mut sqlx::SqliteConnection) -> Ha
             (u64::try_from(intent).unwrap(), row.get("order_name"))
         })
         .collect();
-    let mut used: HashMap<String, u64> = HashMap::new();
+    let mut units: HashMap<String, (u64, u64)> = HashMap::new();
     let mut unresolved: HashMap<String, u32> = HashMap::new();
     for entry in entries {
         match &entry.kind {
             EntryKind::Intent { .. } => {
                 if let Some(order) = orders.get(&entry.index.0) {
-                    *used.entry(order.clone()).or_default() += 1;
+                    units.entry(order.clone()).or_default().0 += 1;
                 }
             }
             EntryKind::Outcome {
@@ -380,23 +389,51 @@ async fn counted(entries: &[Entry], database: &mut sqlx::SqliteConnection) -> Ha
                 let Some(order) = orders.get(&intent.0) else {
                     continue;
                 };
-                let back = match outcome {
-                    Outcome::Issued { .. } => false,
-                    Outcome::Abandoned => true,
+                let (used, held) = units.get_mut(order).unwrap();
+                match outcome {
+                    Outcome::Issued { .. } => {}
+                    Outcome::Abandoned => *used -= 1,
                     Outcome::Unresolved { .. } => {
                         let so_far = unresolved.entry(order.clone()).or_default();
                         *so_far += 1;
-                        *so_far <= crate::limits::UNRESOLVED_RETURNED_MAX
+                        if *so_far <= UNRESOLVED_RETURNED_MAX {
+                            *used -= 1;
+                        } else {
+                            *held += 1;
+                        }
                     }
-                };
-                if back {
-                    *used.get_mut(order).unwrap() -= 1;
                 }
+            }
+            EntryKind::Event { event } if event.0.as_str() == UnitsReturned::EVENT => {
+                let detail = detail(entry.index, database).await;
+                let act = UnitsReturned::of(&detail).unwrap();
+                let (used, held) = units.get_mut(&act.order).unwrap();
+                *used -= act.units;
+                *held -= act.units;
             }
             _ => {}
         }
     }
-    used
+    units
+}
+
+/// The detail of an event.
+async fn detail(index: LeafIndex, database: &mut sqlx::SqliteConnection) -> EventDetail {
+    let row = sqlx::query("SELECT detail FROM entry WHERE idx = $1")
+        .bind(i64::try_from(index.0).unwrap())
+        .fetch_one(database)
+        .await
+        .unwrap();
+    EventDetail::parse(row.get("detail")).unwrap()
+}
+
+/// Loses signatures for `line-1` and the order `demo`, one intent after another.
+pub(crate) async fn lose_signatures(log: &SigningLog, count: u32) {
+    let site = Site::new();
+    for _ in 0..count {
+        let intent = site.intent(log, device("lost", 200)).await.unwrap();
+        log.record_failed(failed(intent, 2)).await.unwrap();
+    }
 }
 
 /// Opens an order of `device-1` from now for a day.

@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use certstatus::UnixMillis;
+use certstatus::log::entry::Slug;
 use certstatus::log::tile::Edge;
 use certstatus::log::{LeafIndex, Outcome};
 use sqlx::Connection as _;
@@ -26,6 +27,7 @@ use super::shared::{Head, Shared};
 use super::tables::{self, WriteFault};
 use super::tree::StoredEntry;
 use crate::limits;
+use crate::ra::Units;
 
 /// How long things take; tests are in a hurry.
 #[derive(Clone, Copy, Debug)]
@@ -240,8 +242,8 @@ impl Writer {
         for (_, change) in &changes {
             self.view.registry.apply(change);
         }
-        for (order, (used, unresolved)) in &units {
-            self.view.registry.set_units(order, *used, *unresolved);
+        for (order, units) in &units {
+            self.set_units(order, *units);
         }
         self.view.edge = edge;
         self.view.newest = newest;
@@ -253,6 +255,22 @@ impl Writer {
                 detail,
             }));
         self.shared.head.send_replace(self.view.head());
+    }
+
+    /// Sets an order's figures, and tells the operator when the order gets shorter for want of approval.
+    fn set_units(&self, order: &Slug, units: Units) {
+        let registry = &self.view.registry;
+        let held = |order| registry.order(order).map_or(0, |order| order.held);
+        let grows = units.held > 0 && units.held > held(order);
+        registry.set_units(order, units);
+        if grows {
+            tracing::warn!(
+                %order,
+                held = units.held,
+                "unresolved intents hold units of the order: find out why the token fails, then give them \
+                 back with `hallmark order approve`"
+            );
+        }
     }
 
     /// Answers one who waited for a plan that is durable now.

@@ -5,6 +5,7 @@
 //! nothing, when the fault came before the intent was durable; `abandoned`, when the request provably never
 //! reached a token; `unresolved`, when a signature may exist, which a restart has to assume; else `issued`.
 
+mod held;
 mod row;
 mod several;
 

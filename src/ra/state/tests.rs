@@ -39,6 +39,15 @@ fn terms() -> OrderTerms {
     }
 }
 
+/// An order's figures.
+const fn units(used: u64, unresolved: u32, held: u64) -> Units {
+    Units {
+        used,
+        unresolved,
+        held,
+    }
+}
+
 /// Two lines with certificates 1 and 2, and the order `demo`, each change admitted before it is applied.
 fn registry() -> Registry {
     let registry = Registry::default();
@@ -199,7 +208,7 @@ fn a_grant_needs_state_dates_device_id_and_units() {
             order: slug("demo"),
             state,
         });
-        registry.set_units(&slug("demo"), used, 0);
+        registry.set_units(&slug("demo"), units(used, 0, 0));
         let asking = line(&registry, 1);
         let told = match registry.grant(&asking, &slug("demo"), device_id, UnixMillis(millis)) {
             Ok(grant) => {
@@ -449,6 +458,7 @@ fn changes_round_trip_as_the_log_keeps_them() {
             order: slug("demo"),
             state: OrderState::Closed,
         },
+        returned("demo", 3),
     ];
     for change in changes {
         let value = serde_json::to_value(&change).unwrap();
@@ -456,10 +466,54 @@ fn changes_round_trip_as_the_log_keeps_them() {
     }
 }
 
+/// An operator's act that gives units back.
+fn returned(order: &str, units: u64) -> Change {
+    let order = slug(order);
+    Change::UnitsReturned { order, units }
+}
+
+#[test]
+fn units_are_given_back_up_to_those_that_are_held() {
+    let registry = registry();
+    let refused = |change: &Change| match registry.admit(change, NOW) {
+        Ok(()) => String::new(),
+        Err(refused) => refused.to_string(),
+    };
+    assert_eq!(refused(&returned("none", 1)), "there is no order none");
+    let none = "units: the order demo holds none: there is nothing to give back";
+    assert_eq!(refused(&returned("demo", 1)), none);
+    registry.set_units(&slug("demo"), units(2, 12, 2));
+    let too_many = "units: the order demo holds 2: give back no more than these";
+    for (count, sentence) in [
+        (0, "units: give back at least 1"),
+        (1, ""),
+        (2, ""),
+        (3, too_many),
+        (u64::MAX, too_many),
+    ] {
+        assert_eq!(refused(&returned("demo", count)), sentence, "{count}");
+    }
+    // Closed or not: what it closes is the issuing.
+    registry.apply(&Change::OrderSet {
+        order: slug("demo"),
+        state: OrderState::Closed,
+    });
+    assert_eq!(refused(&returned("demo", 2)), "");
+}
+
+#[test]
+fn a_return_that_is_replayed_leaves_the_figures_to_the_store() {
+    let registry = registry();
+    registry.set_units(&slug("demo"), units(2, 12, 2));
+    registry.apply(&returned("demo", 2));
+    let order = registry.order(&slug("demo")).unwrap();
+    assert_eq!(order.units(), units(2, 12, 2));
+}
+
 #[test]
 fn listings_show_what_stands() {
     let registry = registry();
-    registry.set_units(&slug("demo"), 1, 1);
+    registry.set_units(&slug("demo"), units(2, 12, 1));
     let names: Vec<_> = registry
         .lines()
         .into_iter()
@@ -471,6 +525,8 @@ fn listings_show_what_stands() {
         [certificate(2)]
     );
     let orders = registry.orders();
-    assert_eq!((orders[0].used, orders[0].unresolved), (1, 1));
+    assert_eq!(orders[0].units(), units(2, 12, 1));
+    let shown = serde_json::to_value(&orders[0]).unwrap();
+    assert_eq!((&shown["used"], &shown["held"]), (&2.into(), &1.into()));
     assert_eq!(registry.order(&slug("none")), None);
 }

@@ -1,4 +1,4 @@
-//! The units of orders within a batch: taken by intents, given back by the outcomes that return them.
+//! The units of orders within a batch: taken by intents, given back by outcomes and by operators.
 //!
 //! Owns the rules of an order's figures. Promises that a unit is taken and given back exactly once, in the
 //! transaction of the entry that says so. Never looks at anything but the registry and the batch so far.
@@ -60,7 +60,7 @@ impl Planner<'_> {
             }
         } else {
             order.used += 1;
-            let units = (order.used, order.unresolved);
+            let units = order.units();
             self.plan.units.insert(name.clone(), units);
             return Ok(());
         };
@@ -76,7 +76,8 @@ impl Planner<'_> {
         self.orders.get_mut(name)
     }
 
-    /// Gives a unit back as the rules say: an abandoned one always, of the unresolved ones the first few.
+    /// Gives a unit back as the rules say: an abandoned one always, of the unresolved ones the first few; the
+    /// others are held.
     pub(super) fn return_unit(&mut self, name: &Slug, outcome: Outcome) {
         let Some(order) = self.order(name) else {
             return;
@@ -88,10 +89,23 @@ impl Planner<'_> {
                 order.unresolved = order.unresolved.saturating_add(1);
                 if order.unresolved <= limits::UNRESOLVED_RETURNED_MAX {
                     order.used = order.used.saturating_sub(1);
+                } else {
+                    order.held = order.held.saturating_add(1);
                 }
             }
         }
-        let units = (order.used, order.unresolved);
+        let units = order.units();
+        self.plan.units.insert(name.clone(), units);
+    }
+
+    /// Gives held units back, as many as an operator's act that was admitted says.
+    pub(super) fn give_back(&mut self, name: &Slug, count: u64) {
+        let Some(order) = self.order(name) else {
+            return;
+        };
+        order.held = order.held.saturating_sub(count);
+        order.used = order.used.saturating_sub(count);
+        let units = order.units();
         self.plan.units.insert(name.clone(), units);
     }
 }

@@ -629,7 +629,8 @@ fn policies() {
     write("registry", "line-and-order", CHANGES);
     let more = r#"{"change":"line-set","line":"line-1","state":"disabled"}
 {"change":"order-set","order":"demo","state":"closed"}
-{"change":"line-decertified","line":"line-1","serial":"5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a"}"#;
+{"change":"line-decertified","line":"line-1","serial":"5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a"}
+{"change":"units-returned","order":"demo","units":3}"#;
     write("registry", "everything", format!("{CHANGES}\n{more}"));
     write(
         "registry",

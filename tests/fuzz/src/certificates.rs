@@ -388,6 +388,8 @@ pub fn registry(bytes: &[u8]) {
             Change::LineDecertified { serial, .. } => {
                 assert_eq!(registry.line_of(*serial), None);
             }
+            // Here no unit is ever held, so that none can be given back.
+            Change::UnitsReturned { .. } => unreachable!("more units than are held"),
             Change::LineSet { .. } | Change::OrderSet { .. } => {}
         }
     }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::appliance::Appliance;
 use super::device::{der, serial_of};
@@ -37,13 +37,18 @@ pub fn assert_and_stop(appliance: &mut Appliance) {
         .collect();
     assert!(open.is_empty(), "open intents: {open:?}");
     every_received_certificate_is_accounted_for(appliance);
-    units_are_exact(appliance, &certificates);
+    let approved = units_are_exact(appliance, &certificates);
     appliance.stop();
-    the_auditor_saw_all_of_it(appliance, &certificates);
+    the_auditor_saw_all_of_it(appliance, &certificates, &approved);
 }
 
-/// The auditor verified the whole published log, and found in it the certificates that the appliance told of.
-fn the_auditor_saw_all_of_it(appliance: &Appliance, certificates: &[Value]) {
+/// The auditor verified the whole published log, and found in it the certificates that the appliance told of, and
+/// all units that operators gave back.
+fn the_auditor_saw_all_of_it(
+    appliance: &Appliance,
+    certificates: &[Value],
+    approved: &BTreeMap<String, u64>,
+) {
     let report = report(appliance);
     assert!(report["details"].is_object(), "no details: {report}");
     assert_eq!(report["details"]["signatures_unverified"], 0, "{report}");
@@ -67,6 +72,7 @@ fn the_auditor_saw_all_of_it(appliance: &Appliance, certificates: &[Value]) {
             "{figure}: {report}"
         );
     }
+    assert_eq!(report["units_returned"], json!(approved), "{report}");
 }
 
 /// Every certificate that the appliance knows, page by page.
@@ -108,8 +114,9 @@ fn every_received_certificate_is_accounted_for(appliance: &Appliance) {
     }
 }
 
-/// Each order's used units are those that certificates and lasting doubts account for.
-fn units_are_exact(appliance: &Appliance, certificates: &[Value]) {
+/// Each order's used units are those of certificates and those that doubts hold; gives back the doubts, by order,
+/// whose units no longer return by themselves and are not held: an operator gave them back.
+fn units_are_exact(appliance: &Appliance, certificates: &[Value]) -> BTreeMap<String, u64> {
     let mut by_order: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
     for certificate in certificates {
         if let Some(order) = certificate["order"].as_str() {
@@ -121,16 +128,24 @@ fn units_are_exact(appliance: &Appliance, certificates: &[Value]) {
             }
         }
     }
+    let mut approved = BTreeMap::new();
     for order in appliance.json(&["order", "list"]).as_array().unwrap() {
         let name = text(&order["terms"]["order"]);
         let (issued, unresolved) = by_order.get(name).copied().unwrap_or_default();
-        let expected = issued + unresolved.saturating_sub(UNRESOLVED_RETURNED);
+        let held = order["held"].as_u64().unwrap();
         assert_eq!(
-            order["used"].as_u64(),
-            Some(expected),
+            (order["used"].as_u64(), order["unresolved"].as_u64()),
+            (Some(issued + held), Some(unresolved)),
             "units of {name}: {order}"
         );
+        let beyond = unresolved.saturating_sub(UNRESOLVED_RETURNED);
+        let returned = beyond.checked_sub(held);
+        match returned.unwrap_or_else(|| panic!("more units held than doubts: {order}")) {
+            0 => {}
+            returned => drop(approved.insert(name.to_owned(), returned)),
+        }
     }
+    approved
 }
 
 /// The auditor's report on the published log with all details; it must find no fault.
