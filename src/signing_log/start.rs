@@ -44,6 +44,79 @@ pub(super) struct Parts {
     pub pace: Pace,
 }
 
+/// What a log begins with.
+struct Begun {
+    /// What is durable.
+    view: View,
+    /// Open intents of earlier processes.
+    inherited: Vec<Closing>,
+    state: LogState,
+}
+
+/// A log whose tasks do not run yet.
+struct Idle {
+    asks: mpsc::Sender<Append>,
+    writer: Writer,
+    publisher: Publisher,
+}
+
+impl Idle {
+    /// Puts a log together over its store.
+    async fn new(
+        store: Store,
+        parts: Parts,
+        verifier: VerifierKey,
+        begun: Begun,
+    ) -> Result<Self, LogError> {
+        let Store {
+            path,
+            mut writer,
+            readers,
+            lock,
+        } = store;
+        let Parts {
+            clock,
+            origin,
+            key,
+            publication,
+            pace,
+        } = parts;
+        let Begun {
+            view,
+            inherited,
+            state,
+        } = begun;
+        let shared = Arc::new(Shared::new(
+            (clock, origin, key, verifier, publication),
+            view.registry.clone(),
+            readers,
+            (state, view.head()),
+            lock,
+        ));
+        let published = published_size(&shared, view.edge.size(), &mut writer).await?;
+        let publisher = Publisher::new(Arc::clone(&shared), published, pace, &mut writer).await?;
+        let (asks, queue) = mpsc::channel(limits::APPEND_QUEUE_MAX);
+        let writer = Writer {
+            shared,
+            queue,
+            path,
+            database: Some(writer),
+            view,
+            inherited,
+            kept: Vec::new(),
+            stop: None,
+            pace,
+            #[cfg(test)]
+            faults: super::tests::Faults::default(),
+        };
+        Ok(Self {
+            asks,
+            writer,
+            publisher,
+        })
+    }
+}
+
 /// A failed read.
 fn failed(error: sqlx::Error) -> LogError {
     LogError::read(&error)
@@ -58,19 +131,13 @@ fn verifier(parts: &Parts) -> Result<VerifierKey, LogError> {
 impl SigningLog {
     /// Makes a new log whose entry 0 is the genesis, and runs it.
     pub(super) async fn create_with(
-        store: Store,
+        mut store: Store,
         parts: Parts,
         data: Value,
     ) -> Result<Self, LogError> {
         let verifier = verifier(&parts)?;
         let genesis = Note::genesis(&parts.origin, &verifier.to_string(), data)?;
-        let Store {
-            path,
-            mut writer,
-            readers,
-            lock,
-        } = store;
-        if let Some(size) = tree::size(&mut writer).await?
+        if let Some(size) = tree::size(&mut store.writer).await?
             && size > 0
         {
             let fault = "there is a log in this database already".to_owned();
@@ -78,111 +145,59 @@ impl SigningLog {
         }
         // Not a log yet: a size of 0 is refused by `open`.
         sqlx::query("INSERT INTO tree (id, size) VALUES (1, 0) ON CONFLICT DO NOTHING")
-            .execute(&mut writer)
+            .execute(&mut store.writer)
             .await
             .map_err(|error| LogError::Halted(chain(&error)))?;
-        let registry = Registry::default();
-        let view = View::empty(registry.clone());
-        let Parts {
-            clock,
-            origin,
-            key,
-            publication,
-            pace,
-        } = parts;
-        let shared = Arc::new(Shared::new(
-            (clock, origin, key, verifier, publication),
-            registry,
-            readers,
-            (LogState::Running, view.head()),
-            lock,
-        ));
-        let published = published_size(&shared, 0, &mut writer).await?;
-        let publisher = Publisher::new(Arc::clone(&shared), published, pace, &mut writer).await?;
-        let (asks, queue) = mpsc::channel(limits::APPEND_QUEUE_MAX);
-        let mut writer = Writer {
-            shared: Arc::clone(&shared),
-            queue,
-            path,
-            database: Some(writer),
-            view,
+        let begun = Begun {
+            view: View::empty(Registry::default()),
             inherited: Vec::new(),
-            kept: Vec::new(),
-            stop: None,
-            pace,
-            #[cfg(test)]
-            faults: super::tests::Faults::default(),
+            state: LogState::Running,
         };
+        let mut idle = Idle::new(store, parts, verifier, begun).await?;
         let note = Box::new(genesis);
         let group = vec![Append::Note { note, answer: None }];
         // The store stays without a log: the ceremony starts over with an empty directory.
-        writer.commit(group).await.map_err(|(_, fault)| fault)?;
-        Ok(Self::spawn(shared, asks, writer, publisher))
+        idle.writer
+            .commit(group)
+            .await
+            .map_err(|(_, fault)| fault)?;
+        Ok(Self::spawn(idle))
     }
 
     /// Opens the log that the configuration names; recovering until told that no token signs any more.
-    pub(super) async fn open_with(store: Store, parts: Parts) -> Result<Self, LogError> {
+    pub(super) async fn open_with(mut store: Store, parts: Parts) -> Result<Self, LogError> {
         let verifier = verifier(&parts)?;
-        let Store {
-            path,
-            mut writer,
-            readers,
-            lock,
-        } = store;
+        let database = &mut store.writer;
         let none = || LogError::WrongLog("there is none in this database".to_owned());
-        let size = tree::size(&mut writer).await?.ok_or_else(none)?;
+        let size = tree::size(database).await?.ok_or_else(none)?;
         if size == 0 {
             return Err(none());
         }
-        check_genesis(&parts.origin, &verifier, &mut writer).await?;
-        let registry = registry(&mut writer).await?;
-        let (open, inherited) = open_intents(&mut writer).await?;
+        check_genesis(&parts.origin, &verifier, database).await?;
+        let registry = registry(database).await?;
+        let (open, inherited) = open_intents(database).await?;
         let view = View {
-            edge: tree::edge_at(size, &mut writer).await?,
-            newest: newest(size, &mut writer).await?,
+            edge: tree::edge_at(size, database).await?,
+            newest: newest(size, database).await?,
             open,
-            registry: registry.clone(),
-        };
-        let Parts {
-            clock,
-            origin,
-            key,
-            publication,
-            pace,
-        } = parts;
-        let shared = Arc::new(Shared::new(
-            (clock, origin, key, verifier, publication),
             registry,
-            readers,
-            (LogState::Recovering, view.head()),
-            lock,
-        ));
-        let published = published_size(&shared, size, &mut writer).await?;
-        let publisher = Publisher::new(Arc::clone(&shared), published, pace, &mut writer).await?;
-        let (asks, queue) = mpsc::channel(limits::APPEND_QUEUE_MAX);
-        let writer = Writer {
-            shared: Arc::clone(&shared),
-            queue,
-            path,
-            database: Some(writer),
+        };
+        let begun = Begun {
             view,
             inherited,
-            kept: Vec::new(),
-            stop: None,
-            pace,
-            #[cfg(test)]
-            faults: super::tests::Faults::default(),
+            state: LogState::Recovering,
         };
-        Ok(Self::spawn(shared, asks, writer, publisher))
+        Ok(Self::spawn(Idle::new(store, parts, verifier, begun).await?))
     }
 
     /// Starts the tasks.
-    fn spawn(
-        shared: Arc<Shared>,
-        asks: mpsc::Sender<Append>,
-        writer: Writer,
-        publisher: Publisher,
-    ) -> Self {
+    fn spawn(idle: Idle) -> Self {
+        let Idle {
+            asks,
+            writer,
+            publisher,
+        } = idle;
+        let shared = Arc::clone(&writer.shared);
         #[cfg(test)]
         let faults = writer.faults.clone();
         let tasks = Tasks {
