@@ -21,7 +21,6 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{Config, ConfigError};
 use crate::daemon::{self, DaemonError};
-use crate::http::problem::chain;
 use crate::time::Clock;
 
 mod acts;
@@ -390,7 +389,7 @@ pub fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            let _written = writeln!(io::stderr(), "hallmark: {}", chain(&error));
+            let _written = writeln!(io::stderr(), "hallmark: {}", certstatus::chain(&error));
             error.code()
         }
     }

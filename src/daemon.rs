@@ -238,7 +238,7 @@ async fn load_issuer(
             Err(error) if !error.retry_helps() => return Err(error.into()),
             Err(error) => {
                 // The same trouble is told once, not five times a second.
-                let text = chain_of_causes(&error);
+                let text = certstatus::chain(&error);
                 if text != told {
                     tracing::warn!(issuer = %record.name, error = %text, "waiting for the issuer");
                     told = text;
@@ -361,16 +361,4 @@ async fn stop_signal() -> Result<(), DaemonError> {
         _ = interrupt.recv() => {}
     }
     Ok(())
-}
-
-/// An error and its causes in one line.
-fn chain_of_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

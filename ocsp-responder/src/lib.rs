@@ -7,6 +7,7 @@
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
 pub mod audit;
+mod chain;
 pub mod crl;
 pub mod hex;
 pub mod log;
@@ -15,5 +16,6 @@ pub mod serial;
 pub mod signature;
 pub mod time;
 
+pub use chain::chain;
 pub use serial::SerialNumber;
 pub use time::UnixMillis;

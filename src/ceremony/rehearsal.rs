@@ -100,10 +100,13 @@ pub(super) fn obstacles(
         && path.exists()
         && let Err(error) = LogKey::from_file(path)
     {
-        problems.push(format!("the log key that was supplied: {}", chain(&error)));
+        problems.push(format!(
+            "the log key that was supplied: {}",
+            certstatus::chain(&error)
+        ));
     }
     if let Err(failed) = certificates(config, plan, now, &mut problems) {
-        problems.push(chain(&failed));
+        problems.push(certstatus::chain(&failed));
     }
     problems
 }
@@ -164,13 +167,13 @@ fn certificates(
             Ok(facts) => {
                 trial.insert(ca.name.clone(), facts);
             }
-            Err(failed) => problems.push(format!("{}: {}", ca.name, chain(&failed))),
+            Err(failed) => problems.push(format!("{}: {}", ca.name, certstatus::chain(&failed))),
         }
     }
     let profile = match server::profile(config) {
         Ok(profile) => profile,
         Err(error) => {
-            problems.push(chain(&error));
+            problems.push(certstatus::chain(&error));
             return Ok(());
         }
     };
@@ -235,18 +238,6 @@ pub(super) async fn labels_taken(config: &Config, plan: &Plan, hsm: &Hsm) -> Vec
         }
     }
     problems
-}
-
-/// An error with its sources, on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        text.push_str(": ");
-        text.push_str(source.to_string().trim_end());
-        next = source.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -62,7 +62,7 @@ pub(super) async fn keep_fresh(
                 Ok(()) => LOOK_INTERVAL,
                 Err(error) => {
                     tracing::error!(
-                        error = %super::chain_of_causes(&error),
+                        error = %certstatus::chain(&error),
                         "the server's certificate was not renewed"
                     );
                     RETRY_PAUSE
@@ -70,7 +70,7 @@ pub(super) async fn keep_fresh(
             },
             Err(error) => {
                 tracing::error!(
-                    error = %super::chain_of_causes(&error),
+                    error = %certstatus::chain(&error),
                     "the server's certificate cannot be judged"
                 );
                 LOOK_INTERVAL

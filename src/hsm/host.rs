@@ -124,12 +124,7 @@ pub fn main() -> ExitCode {
     match run(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let mut text = format!("hallmark-token: {error}");
-            let mut source = std::error::Error::source(&error);
-            while let Some(cause) = source {
-                text.push_str(&format!(": {cause}"));
-                source = cause.source();
-            }
+            let text = format!("hallmark-token: {}", certstatus::chain(&error));
             // Where even standard error is closed there is nobody to tell.
             let _ = writeln!(std::io::stderr(), "{text}");
             ExitCode::FAILURE

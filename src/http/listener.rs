@@ -246,7 +246,7 @@ async fn serve<S, P>(
     };
     if let Err(error) = ended {
         tracing::debug!(
-            cause = super::problem::chain(&error),
+            cause = certstatus::chain(&error),
             "a connection ended early"
         );
     }

@@ -5,7 +5,6 @@
 //! with their whole chain, never to the client. Failure story: there is none; an answer is always made.
 
 use std::error::Error;
-use std::fmt::Write as _;
 
 use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
@@ -80,14 +79,17 @@ impl Problem {
 
     /// Something that is wrong inside: the chain of causes to the log, an apology to the client.
     pub(crate) fn internal(error: &dyn Error) -> Self {
-        tracing::error!(cause = chain(error), "a request failed inside");
+        tracing::error!(cause = certstatus::chain(error), "a request failed inside");
         let detail = "the appliance failed on this request and has logged why: tell its operator";
         Self::new(&kind::INTERNAL, detail)
     }
 
     /// Something that does not work now and comes back: the chain of causes to the log.
     fn unavailable(kind: &'static Kind, detail: &str, error: &dyn Error) -> Self {
-        tracing::warn!(cause = chain(error), "a request must be made again");
+        tracing::warn!(
+            cause = certstatus::chain(error),
+            "a request must be made again"
+        );
         Self::new(kind, detail)
     }
 }
@@ -315,18 +317,6 @@ impl Problem {
         let detail = format!("the body is longer than {bytes_max} bytes");
         Self::new(&kind::TOO_LONG, detail)
     }
-}
-
-/// An error and its causes in one line, outermost first.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        // Writing to a string cannot fail.
-        let _ = write!(text, ": {inner}");
-        cause = inner.source();
-    }
-    text
 }
 
 #[cfg(test)]

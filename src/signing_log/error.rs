@@ -113,48 +113,17 @@ pub enum LogError {
 impl LogError {
     /// A failed read.
     pub(super) fn read(error: &sqlx::Error) -> Self {
-        Self::Read(chain(error))
+        Self::Read(certstatus::chain(error))
     }
 
     /// A failed reopening or a failed append, in one line for the operator.
     pub(super) fn halted(error: &StoreError) -> Self {
-        Self::Halted(chain(error))
+        Self::Halted(certstatus::chain(error))
     }
 }
 
 impl From<LogError> for IntentRefused {
     fn from(error: LogError) -> Self {
         Self::Log(error)
-    }
-}
-
-/// An error and its sources in one line, for a state that outlives the error.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        // Some libraries repeat their source; once is enough.
-        if !text.ends_with(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_chain_names_every_cause_once() {
-        let source = std::io::Error::other("disk on fire");
-        let error = StoreError::Io {
-            path: "/x".into(),
-            source,
-        };
-        assert_eq!(chain(&error), "/x: disk on fire");
     }
 }

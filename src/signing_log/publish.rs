@@ -148,7 +148,7 @@ impl Publisher {
                     tracing::error!(%error, "the log is not published; it is tried again");
                     self.shared.published.send_modify(|state| {
                         state.failures += 1;
-                        state.fault = Some(super::error::chain(&error));
+                        state.fault = Some(certstatus::chain(&error));
                     });
                     if ended {
                         return;

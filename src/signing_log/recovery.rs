@@ -14,7 +14,7 @@ use serde_json::json;
 use sqlx::Connection as _;
 
 use super::append::{Append, Note};
-use super::error::{LogError, chain};
+use super::error::LogError;
 use super::plan::{Plan, Waiting};
 use super::record::LogState;
 use super::tree;
@@ -114,7 +114,7 @@ impl Writer {
     fn say_halted(&self, fault: LogError) {
         let reason = match fault {
             LogError::Halted(reason) => reason,
-            other => chain(&other),
+            other => certstatus::chain(&other),
         };
         let path = self.path.display();
         let reason = format!(

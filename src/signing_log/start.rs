@@ -17,7 +17,7 @@ use sqlx::sqlite::SqliteConnection;
 use tokio::sync::mpsc;
 
 use super::append::{Append, Closing, Note};
-use super::error::{LogError, chain};
+use super::error::LogError;
 use super::plan::View;
 use super::publish::{Publisher, published_size};
 use super::record::{LogState, Publication};
@@ -147,7 +147,7 @@ impl SigningLog {
         sqlx::query("INSERT INTO tree (id, size) VALUES (1, 0) ON CONFLICT DO NOTHING")
             .execute(&mut store.writer)
             .await
-            .map_err(|error| LogError::Halted(chain(&error)))?;
+            .map_err(|error| LogError::Halted(certstatus::chain(&error)))?;
         let begun = Begun {
             view: View::empty(Registry::default()),
             inherited: Vec::new(),

@@ -19,7 +19,7 @@ use sqlx::sqlite::SqliteConnection;
 use tokio::sync::{mpsc, oneshot};
 
 use super::append::{Append, Closing, Note};
-use super::error::{LogError, chain};
+use super::error::LogError;
 use super::intent::Intent;
 use super::plan::{Facts, Plan, View, Waiting};
 use super::record::LogState;
@@ -179,7 +179,7 @@ impl Writer {
         let facts = match self.facts(&group).await {
             Ok(facts) => facts,
             Err(fault) => {
-                let error = LogError::Halted(chain(&fault));
+                let error = LogError::Halted(certstatus::chain(&fault));
                 return Err((Stranded::unplanned(group, &error), error));
             }
         };
@@ -188,7 +188,7 @@ impl Writer {
         if !plan.entries.is_empty()
             && let Err(fault) = self.write(&plan).await
         {
-            let error = LogError::Halted(chain(&fault));
+            let error = LogError::Halted(certstatus::chain(&fault));
             return Err((Stranded::of(plan, waiting, &error), error));
         }
         self.install(plan);

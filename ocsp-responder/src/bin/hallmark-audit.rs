@@ -96,7 +96,7 @@ fn main() -> ExitCode {
     match verify(&arguments) {
         Ok(code) => code,
         Err(unusable) => {
-            eprintln!("hallmark-audit: {}", chain(&unusable));
+            eprintln!("hallmark-audit: {}", certstatus::chain(&unusable));
             ExitCode::from(2)
         }
     }
@@ -127,7 +127,7 @@ fn verify(arguments: &Verify) -> Result<ExitCode, Unusable> {
         Ok(report) if arguments.json => (json_of(&report), ExitCode::SUCCESS),
         Ok(report) => (text_of(&report), ExitCode::SUCCESS),
         Err(NotVerified::Fault(fault)) => {
-            let sentence = chain(&fault);
+            let sentence = certstatus::chain(&fault);
             let text = if arguments.json {
                 let index = fault.index.map(|index| index.0);
                 let fault = serde_json::json!({ "index": index, "sentence": sentence });
@@ -207,18 +207,6 @@ fn show_progress(Progress { done, of }: Progress) {
     if done == of || done / step != done.saturating_sub(256) / step {
         eprint!("\r{done} of {of} entries");
     }
-}
-
-/// An error and its causes in one sentence.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut sentence = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        sentence.push_str(": ");
-        sentence.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    sentence
 }
 
 /// The summary for programs.

@@ -291,7 +291,7 @@ async fn the_answer_is_a_problem_document() {
 fn a_chain_names_each_cause_once() {
     let token = HsmError::Deadline { token: "t".into() };
     let expected = format!("the token did not sign: {token}");
-    assert_eq!(chain(&IssueError::Token(token)), expected);
+    assert_eq!(certstatus::chain(&IssueError::Token(token)), expected);
     let read = IssueError::Log(LogError::Read("r".into()));
-    assert_eq!(chain(&read), "reading the database failed: r");
+    assert_eq!(certstatus::chain(&read), "reading the database failed: r");
 }
