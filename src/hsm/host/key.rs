@@ -16,7 +16,7 @@ use super::encode::{
     rsa_public_key,
 };
 use super::mechanism::Plan;
-use super::verdict::{Judged, Verdict, judge};
+use super::verdict::{Judged, Verdict, cause, judge};
 use crate::hsm::wire::Fault;
 use crate::hsm::{GeneratedKey, KeyAlgorithm, KeyPolicy};
 
@@ -251,6 +251,15 @@ impl Attributes {
         }
     }
 
+    /// Whether the token made the key as the ceremony declared: what may leave the token is never decided by it.
+    fn keep_to(&self, policy: KeyPolicy) -> Result<(), Judged> {
+        let wants = match policy {
+            KeyPolicy::NeverExtractable => Wants::False,
+            KeyPolicy::WrapWithTrusted => Wants::True,
+        };
+        self.want("CKA_EXTRACTABLE", wants)
+    }
+
     /// An attribute that must have been answered.
     fn get(&self, name: &'static str) -> Result<bool, Judged> {
         self.0
@@ -342,6 +351,7 @@ impl NewKey {
         // From here a key exists: every failure says so.
         let attributes = Attributes::read(session, private).map_err(after_making)?;
         attributes.check().map_err(after_making)?;
+        attributes.keep_to(self.policy).map_err(after_making)?;
         let spki = public_key_of(session, public)
             .map_err(after_making)?
             .filter(|key| key.kind() == self.algorithm.kind())
@@ -387,10 +397,22 @@ impl NewKey {
                 public.extend(parameters);
                 session
                     .generate_key_pair(&mechanism, &public, &private)
-                    .map_err(failed)
+                    .map_err(|error| self.not_made(error))
             }
-            made => made.map_err(failed),
+            made => made.map_err(|error| self.not_made(error)),
         }
+    }
+
+    /// A failed C_GenerateKeyPair; of a token that may not take the policy, with what to do about it.
+    fn not_made(&self, error: cryptoki::error::Error) -> Judged {
+        if self.policy == KeyPolicy::WrapWithTrusted && refuses_attributes(&error) {
+            return refused(Fault::refused(format!(
+                "{}: no key was made; the token does not take the policy wrap-with-trusted (CKA_EXTRACTABLE with \
+                 CKA_WRAP_WITH_TRUSTED): allow it with the vendor's tool, or declare never-extractable",
+                cause(&error)
+            )));
+        }
+        failed(error)
     }
 
     /// The private half's template.
@@ -463,6 +485,22 @@ const fn refuses_template(error: &cryptoki::error::Error) -> bool {
                 | RvError::CurveNotSupported
                 | RvError::DomainParamsInvalid
                 | RvError::ArgumentsBad,
+            _
+        )
+    )
+}
+
+/// Whether the token refused the attributes of the pair, so that nothing was made (PKCS#11 3.1, 4.1.1).
+const fn refuses_attributes(error: &cryptoki::error::Error) -> bool {
+    use cryptoki::error::RvError;
+    matches!(
+        error,
+        cryptoki::error::Error::Pkcs11(
+            RvError::AttributeReadOnly
+                | RvError::AttributeTypeInvalid
+                | RvError::AttributeValueInvalid
+                | RvError::ActionProhibited
+                | RvError::TemplateInconsistent,
             _
         )
     )
@@ -570,6 +608,17 @@ mod tests {
         assert_eq!(problem(&clone), "CKA_WRAP_WITH_TRUSTED is false");
         clone.0.insert("CKA_WRAP_WITH_TRUSTED", true);
         assert_eq!(clone.check(), Ok(()));
+    }
+
+    #[test]
+    fn a_new_key_may_leave_its_token_exactly_as_declared() {
+        let kept = |attributes: &Attributes, policy| attributes.keep_to(policy).is_ok();
+        let mut key = good();
+        assert!(kept(&key, KeyPolicy::NeverExtractable));
+        assert!(!kept(&key, KeyPolicy::WrapWithTrusted));
+        key.0.insert("CKA_EXTRACTABLE", true);
+        assert!(!kept(&key, KeyPolicy::NeverExtractable));
+        assert!(kept(&key, KeyPolicy::WrapWithTrusted));
     }
 
     #[test]

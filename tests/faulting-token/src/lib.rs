@@ -1,7 +1,7 @@
 //! A PKCS#11 module that stands in front of another one, and makes it fail, hang, lie or wait on demand.
 //!
 //! Tests only. It forwards the whole CK_FUNCTION_LIST of the real module, but for C_Sign, C_SignFinal,
-//! C_Login, C_GetMechanismList and C_GetTokenInfo, which obey a text file.
+//! C_Login, C_GenerateKeyPair, C_GetMechanismList and C_GetTokenInfo, which obey a text file.
 //!
 //! | environment variable | what |
 //! |---|---|
@@ -24,6 +24,8 @@
 //! | `login pin-incorrect N` | the next N C_Login return CKR_PIN_INCORRECT without being made |
 //! | `login failed N` | the next N C_Login return CKR_GENERAL_ERROR without being made |
 //! | `login kill N` | SIGKILL to this process in the next N C_Login |
+//! | `attribute-refused TYPE` | C_GenerateKeyPair returns CKR_ATTRIBUTE_TYPE_INVALID where the private key's template has this attribute (a number, `0x…`) |
+//! | `attribute-ignored TYPE` | C_GenerateKeyPair takes this attribute out of the private key's template |
 //! | `hide MECHANISM` | the mechanism (a number, `0x…`) is not in the list |
 //! | `token_flags FLAGS` | these bits (`0x…`) are set in CK_TOKEN_INFO.flags |
 //!
@@ -42,10 +44,11 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use cryptoki_sys::{
-    CK_BYTE, CK_C_GetFunctionList, CK_FUNCTION_LIST, CK_FUNCTION_LIST_PTR_PTR, CK_MECHANISM_TYPE,
-    CK_RV, CK_SESSION_HANDLE, CK_SLOT_ID, CK_TOKEN_INFO, CK_ULONG, CK_USER_TYPE,
-    CKR_BUFFER_TOO_SMALL, CKR_DATA_LEN_RANGE, CKR_DEVICE_ERROR, CKR_FUNCTION_NOT_SUPPORTED,
-    CKR_GENERAL_ERROR, CKR_OK, CKR_PIN_INCORRECT,
+    CK_ATTRIBUTE, CK_BYTE, CK_C_GetFunctionList, CK_FUNCTION_LIST, CK_FUNCTION_LIST_PTR_PTR,
+    CK_MECHANISM, CK_MECHANISM_TYPE, CK_OBJECT_HANDLE, CK_RV, CK_SESSION_HANDLE, CK_SLOT_ID,
+    CK_TOKEN_INFO, CK_ULONG, CK_USER_TYPE, CKR_ATTRIBUTE_TYPE_INVALID, CKR_BUFFER_TOO_SMALL,
+    CKR_DATA_LEN_RANGE, CKR_DEVICE_ERROR, CKR_FUNCTION_NOT_SUPPORTED, CKR_GENERAL_ERROR, CKR_OK,
+    CKR_PIN_INCORRECT,
 };
 
 //------ The real module ----
@@ -92,6 +95,7 @@ fn real() -> Option<&'static Real> {
         fronted.C_Sign = Some(sign);
         fronted.C_SignFinal = Some(sign_final);
         fronted.C_Login = Some(login);
+        fronted.C_GenerateKeyPair = Some(generate_key_pair);
         fronted.C_GetMechanismList = Some(mechanism_list);
         fronted.C_GetTokenInfo = Some(token_info);
         Some(Real {
@@ -428,6 +432,53 @@ unsafe extern "C" fn login(
         Fault::KillBefore => kill_self(),
         // SAFETY: the caller's arguments, passed on unchanged.
         _ => unsafe { real(session, user, pin, pin_length) },
+    }
+}
+
+/// C_GenerateKeyPair.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the function has them (PKCS#11 2.40, section 5.13)"
+)]
+unsafe extern "C" fn generate_key_pair(
+    session: CK_SESSION_HANDLE,
+    mechanism: *mut CK_MECHANISM,
+    public: *mut CK_ATTRIBUTE,
+    public_count: CK_ULONG,
+    private: *mut CK_ATTRIBUTE,
+    private_count: CK_ULONG,
+    public_key: *mut CK_OBJECT_HANDLE,
+    private_key: *mut CK_OBJECT_HANDLE,
+) -> CK_RV {
+    let Some(real) = real().and_then(|real| real.functions.C_GenerateKeyPair) else {
+        return CKR_FUNCTION_NOT_SUPPORTED;
+    };
+    let length = usize::try_from(private_count).unwrap_or(0);
+    let mut template = if private.is_null() {
+        Vec::new()
+    } else {
+        // SAFETY: the caller's template has that many attributes; they are copied, their values stay the caller's.
+        unsafe { std::slice::from_raw_parts(private, length) }.to_vec()
+    };
+    let lines = lines();
+    let refused = number_after(&lines, "attribute-refused");
+    if template.iter().any(|it| refused.contains(&it.type_)) {
+        return CKR_ATTRIBUTE_TYPE_INVALID;
+    }
+    let ignored = number_after(&lines, "attribute-ignored");
+    template.retain(|it| !ignored.contains(&it.type_));
+    // SAFETY: the caller's arguments, but for a copy of the template that lives as long as the call.
+    unsafe {
+        real(
+            session,
+            mechanism,
+            public,
+            public_count,
+            template.as_mut_ptr(),
+            CK_ULONG::try_from(template.len()).unwrap_or(0),
+            public_key,
+            private_key,
+        )
     }
 }
 
