@@ -19,7 +19,7 @@ use crate::issuance::{Issuance, IssueError};
 use crate::ra::{APPLIANCE, Grant, Purpose};
 use crate::time::Clock;
 
-/// How often the certificate's age is looked at.
+/// The longest pause between two looks at the certificate's age: a pause does not see the clock being set.
 const LOOK_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// The pause after a renewal that failed.
@@ -55,11 +55,15 @@ pub(super) async fn keep_fresh(
     clock: &Clock,
     current: &ServerCertificate,
 ) {
+    let mut renewed = None;
     loop {
-        let pause = match due(current, clock.now()) {
-            Ok(false) => LOOK_INTERVAL,
-            Ok(true) => match renew(config, issuance, current).await {
-                Ok(()) => LOOK_INTERVAL,
+        let pause = match due_in(&current.leaf(), renewed, clock.now()) {
+            Ok(left) if !left.is_zero() => left.min(LOOK_INTERVAL),
+            Ok(_due) => match renew(config, issuance, current).await {
+                Ok(()) => {
+                    renewed = Some(clock.now());
+                    continue;
+                }
                 Err(error) => {
                     tracing::error!(
                         error = %certstatus::chain(&error),
@@ -80,14 +84,24 @@ pub(super) async fn keep_fresh(
     }
 }
 
-/// Whether two thirds of the certificate's life are over.
-fn due(current: &ServerCertificate, now: UnixMillis) -> Result<bool, RenewalError> {
-    let leaf = Certificate::from_der(&current.leaf()).map_err(RenewalError::Current)?;
+/// The time until two thirds of the certificate's (DER) life are over; zero when they are.
+///
+/// Its life begins when it was made, where that is known: a profile may date it back by more than its validity,
+/// and then it would be due as soon as it is there.
+fn due_in(
+    leaf: &[u8],
+    made: Option<UnixMillis>,
+    now: UnixMillis,
+) -> Result<Duration, RenewalError> {
+    let leaf = Certificate::from_der(leaf).map_err(RenewalError::Current)?;
     let validity = leaf.tbs_certificate().validity();
-    let from = validity.not_before.to_unix_duration();
     let until = validity.not_after.to_unix_duration();
+    let from = validity.not_before.to_unix_duration();
+    let from = made.map_or(from, |made| from.max(Duration::from_millis(made.0)));
     let third = until.saturating_sub(from) / 3;
-    Ok(Duration::from_millis(now.0) >= until.saturating_sub(third))
+    Ok(until
+        .saturating_sub(third)
+        .saturating_sub(Duration::from_millis(now.0)))
 }
 
 /// Issues a new certificate for the same key, writes it and lets the listener use it.
@@ -131,4 +145,35 @@ async fn renew(
         .map_err(RenewalError::Use)?;
     tracing::info!(serial = %answer.serial, until = %answer.not_after, "server certificate renewed");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair};
+
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_due_when_two_thirds_of_its_life_are_over() {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.not_before = rcgen::date_time_ymd(2026, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2026, 1, 31);
+        let leaf = params.self_signed(&key).unwrap().der().to_vec();
+        // 2026-01-01T00:00:00Z and days after it.
+        let day = |number: u64| UnixMillis::from_seconds(1_767_225_600 + number * 86_400);
+        let days = |number: u32| Duration::from_secs(86_400) * number;
+        for (made, now, left) in [
+            (None, day(0), days(20)),
+            (None, day(19), days(1)),
+            (None, day(20), days(0)),
+            (None, day(40), days(0)),
+            // Dated back by 27 days, it lives for 3 and is due a day before its end.
+            (Some(day(27)), day(27), days(2)),
+            (Some(day(27)), day(29), days(0)),
+        ] {
+            assert_eq!(due_in(&leaf, made, now).unwrap(), left, "{made:?} {now:?}");
+        }
+        assert!(due_in(b"no certificate", None, day(0)).is_err());
+    }
 }
