@@ -282,11 +282,20 @@ async fn log_key(config: &Config, hsm: &Hsm) -> Result<LogKey, DaemonError> {
         LogKeyPlace::Token(uri) => uri,
     };
     let pin = log_key_pin(config)?;
+    let mut told = String::new();
     loop {
         match LogKey::open(hsm, uri, &pin).await {
             Ok(key) => return Ok(key),
             Err(error) if !error.retry_helps() => return Err(DaemonError::LogKey(error)),
-            Err(_waits) => tokio::time::sleep(RETRY_PAUSE).await,
+            Err(error) => {
+                // Nothing listens before the log key is there, so this is all that an operator sees: once.
+                let text = chain_of_causes(&error);
+                if text != told {
+                    tracing::warn!(error = %text, "waiting for the log key");
+                    told = text;
+                }
+                tokio::time::sleep(RETRY_PAUSE).await;
+            }
         }
     }
 }
