@@ -27,6 +27,10 @@ use crate::signing_log::{
 };
 use crate::time::Clock;
 
+mod renewal;
+
+pub(crate) use renewal::RenewalTurn;
+
 /// Everything that issuing needs; clones share it.
 #[derive(Clone)]
 pub struct Issuance {
@@ -147,12 +151,6 @@ impl From<MakeFailed> for IssueError {
             MakeFailed::Log(error) => Self::Log(error),
         }
     }
-}
-
-/// A line's turn to renew its certificate; dropping it lets the next renewal of the line begin.
-pub(crate) struct RenewalTurn {
-    inner: Arc<Inner>,
-    line: Slug,
 }
 
 impl Issuance {
@@ -289,18 +287,6 @@ impl Issuance {
             answer(issued, &known, Origin::New)
         })
         .await
-    }
-
-    /// The line's turn to renew, unless a renewal of it is in work. Nobody queues for it: what waits could pile up.
-    pub(crate) fn renewal_turn(&self, line: &Slug) -> Option<RenewalTurn> {
-        let renewing = self.inner.renewing.lock();
-        let began = renewing
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(line.clone());
-        began.then(|| RenewalTurn {
-            inner: Arc::clone(&self.inner),
-            line: line.clone(),
-        })
     }
 
     /// Waits until nobody works on the claim, then holds it.
@@ -464,15 +450,6 @@ pub fn random_serial() -> Result<SerialNumber, IssueError> {
     aws_lc_rs::rand::fill(&mut octets)
         .map_err(|_| IssueError::Missing("randomness from the system".to_owned()))?;
     Ok(SerialNumber::from_random(octets))
-}
-
-impl Drop for RenewalTurn {
-    fn drop(&mut self) {
-        let renewing = self.inner.renewing.lock();
-        renewing
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&self.line);
-    }
 }
 
 impl Drop for InWork {

@@ -3,8 +3,9 @@
 //! Owns the order of the two steps: the certificate is issued, then the registry's change is logged.
 //! Promises that a line certificate authenticates only after both are durable, and that a client that goes
 //! away cancels neither; that a renewal ends in a usable certificate only while the certificate that asked for
-//! it may still ask, and that a line renews one certificate at a time. Failure story: a certificate whose second step failed authenticates nobody; the
-//! line asks again and gets another.
+//! it may still ask, that a line renews one certificate at a time, and that the same renewal (of the same certificate,
+//! for the same key) gets the same certificate. Failure story: a certificate whose second step failed authenticates
+//! nobody; the line asks again and gets another.
 
 use axum::body::Body;
 use axum::extract::{Extension, State};
@@ -100,7 +101,8 @@ fn line_certificate(answer: &Answer) -> Result<LineCertificate, IssueError> {
     })
 }
 
-/// `POST /v1/line/certificate`: the line that asks gets a new certificate for itself.
+/// `POST /v1/line/certificate`: the line that asks gets a new certificate for itself, or the one that the same
+/// renewal got before.
 pub(super) async fn renew(
     State(api): State<Api>,
     Extension(peer): Extension<Peer>,
@@ -121,14 +123,19 @@ pub(super) async fn renew(
         // Before the count, so that no two renewals of a line count the same certificates.
         let turn = inner.issuance.renewal_turn(&name);
         let turn = turn.ok_or_else(Problem::busy)?;
+        let csr = Csr::parse(&bytes).and_then(Csr::verify);
+        let csr = csr.map_err(|refused| Problem::from(&refused))?;
+        // Before the count too: a retry adds no certificate.
+        let before = in_time(inner.issuance.renewed_before(proved, &csr)).await?;
+        if let Some(answer) = before.map_err(|error| Problem::from(&error))? {
+            return accept::response(&answer, wanted);
+        }
         let asker = Asker::Line {
             renews: proved.serial(),
             turn,
         };
         let grant = inner.log.registry().renewal(proved, inner.clock.now());
         let grant = grant.map_err(|refused| Problem::from(&refused))?;
-        let csr = Csr::parse(&bytes).and_then(Csr::verify);
-        let csr = csr.map_err(|refused| Problem::from(&refused))?;
         let operator = format!("line {name}");
         let (issuance, log) = (inner.issuance.clone(), inner.log.clone());
         // The work keeps its place when the line hangs up.
