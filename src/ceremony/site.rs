@@ -4,6 +4,8 @@
 //! the moment at which it may exist. Never deletes anything. Failure story: the first failing step ends it;
 //! the list is what people have to remove.
 
+use std::collections::BTreeMap;
+
 use base64ct::{Base64, Encoding as _};
 use certstatus::log::EventName;
 use serde_json::json;
@@ -14,8 +16,8 @@ use super::{
     CeremonyError, LogOfRecord, StepFailed, Transcript, make_private_directory, paper, product,
     sha256, tokens_of_record, write, write_secret,
 };
-use crate::config::{Config, LogKeyPlace};
-use crate::hsm::{Hsm, KeyAlgorithm, KeyPolicy, LogKey, Reached};
+use crate::config::{Config, KeyUri, LogKeyPlace};
+use crate::hsm::{GeneratedKey, Hsm, KeyAlgorithm, KeyPolicy, LogKey, Reached};
 use crate::signing_log::{Publication, SigningLog};
 use crate::store::Store;
 use crate::time::Clock;
@@ -31,11 +33,22 @@ pub(super) struct Site<'a, P> {
     made: Vec<String>,
 }
 
-/// A log that was begun, with the description of its key.
+/// A log that was begun, with what is told of its key.
 struct Begun {
     log: SigningLog,
-    key: String,
+    key: DescribedLogKey,
 }
+
+/// What is told of the log key.
+struct DescribedLogKey {
+    /// Where it is and how it came there.
+    words: String,
+    /// What the token reports of it, where it was made on one.
+    generated: Option<(KeyUri, GeneratedKey)>,
+}
+
+/// The kind and the policy of a log key on a token.
+const ON_TOKEN: (KeyAlgorithm, KeyPolicy) = (KeyAlgorithm::Ed25519, KeyPolicy::NeverExtractable);
 
 impl<'a, P: FnMut(&str)> Site<'a, P> {
     /// A site of which nothing was made yet.
@@ -101,7 +114,7 @@ impl<'a, P: FnMut(&str)> Site<'a, P> {
             published: self.config.published.clone(),
             details: self.config.details.clone(),
         };
-        let genesis = self.genesis(&described);
+        let genesis = self.genesis(&described.words);
         let (published, details) = (&self.config.published, &self.config.details);
         let places = format!(
             "the published log in {} and its details in {}",
@@ -125,7 +138,11 @@ impl<'a, P: FnMut(&str)> Site<'a, P> {
     }
 
     /// The log key, and where it is and how it came there.
-    async fn log_key(&mut self) -> Result<(LogKey, String), StepFailed> {
+    async fn log_key(&mut self) -> Result<(LogKey, DescribedLogKey), StepFailed> {
+        let in_file = |words| DescribedLogKey {
+            words,
+            generated: None,
+        };
         match &self.config.log.key {
             LogKeyPlace::File(path) => {
                 let shown = path.display();
@@ -134,7 +151,7 @@ impl<'a, P: FnMut(&str)> Site<'a, P> {
                     let key = LogKey::from_file(path)?;
                     return Ok((
                         key,
-                        format!("supplied by the operators, in the file {shown}"),
+                        in_file(format!("supplied by the operators, in the file {shown}")),
                     ));
                 }
                 self.doing(format!("making the log key in {shown}"));
@@ -142,12 +159,12 @@ impl<'a, P: FnMut(&str)> Site<'a, P> {
                 self.made(format!("the log key in {shown}"));
                 Ok((
                     LogKey::from_file(path)?,
-                    format!("made in the file {shown}"),
+                    in_file(format!("made in the file {shown}")),
                 ))
             }
             LogKeyPlace::Token(uri) => {
                 self.doing(format!("making the log key {uri}"));
-                let (algorithm, policy) = (KeyAlgorithm::Ed25519, KeyPolicy::NeverExtractable);
+                let (algorithm, policy) = ON_TOKEN;
                 let generated = self.hsm.generate(uri, algorithm, policy).await;
                 let generated = generated.inspect_err(|error| {
                     if error.reached() == Reached::Maybe {
@@ -156,10 +173,10 @@ impl<'a, P: FnMut(&str)> Site<'a, P> {
                 })?;
                 self.made(format!("the log key {uri}"));
                 let pin = sha256(&generated.spki);
-                Ok((
-                    LogKey::open(&self.hsm, uri, &pin.0).await?,
-                    format!("made on the token: {uri}, public key SHA-256 {pin}"),
-                ))
+                let key = LogKey::open(&self.hsm, uri, &pin.0).await?;
+                let words = format!("made on the token: {uri}, public key SHA-256 {pin}");
+                let generated = Some((uri.clone(), generated));
+                Ok((key, DescribedLogKey { words, generated }))
             }
         }
     }
@@ -186,12 +203,28 @@ impl<'a, P: FnMut(&str)> Site<'a, P> {
         genesis
     }
 
+    /// What the log says of its own key on a token: as of a CA key, but without an issuer.
+    fn log_key_event(&self, uri: &KeyUri, generated: &GeneratedKey) -> serde_json::Value {
+        let (algorithm, policy) = ON_TOKEN;
+        json!({
+            "algorithm": algorithm,
+            "attributes": generated.attributes,
+            "key_label": uri.key_label,
+            "operator": self.operator(),
+            "policy": policy,
+            "spki_der": Base64::encode_string(&generated.spki),
+            "spki_sha256": sha256(&generated.spki),
+            "token_label": uri.token_label,
+            "token_serial": uri.token_serial,
+        })
+    }
+
     /// Everything that goes into the log.
     async fn fill(
         &mut self,
         log: &SigningLog,
         began: certstatus::UnixMillis,
-        log_key: String,
+        log_key: DescribedLogKey,
     ) -> Result<Transcript, StepFailed> {
         // First, so that the log of a ceremony that fails can be verified too.
         self.doing("writing the log's verifier key".to_owned());
@@ -199,6 +232,11 @@ impl<'a, P: FnMut(&str)> Site<'a, P> {
         let path = self.config.verifier_key_file();
         write(&path, format!("{verifier_key}\n").as_bytes())?;
         self.made(path.display().to_string());
+        let mut attributes = BTreeMap::new();
+        if let Some((uri, generated)) = log_key.generated {
+            record_event(log, "key-generated", self.log_key_event(&uri, &generated)).await?;
+            attributes = generated.attributes;
+        }
         let mut made = Made::default();
         for ca in self.plan.cas.clone() {
             self.authority(log, &ca, &mut made).await?;
@@ -216,7 +254,8 @@ impl<'a, P: FnMut(&str)> Site<'a, P> {
             log: LogOfRecord {
                 origin: log.origin().to_owned(),
                 verifier_key,
-                key: log_key,
+                key: log_key.words,
+                attributes,
             },
             tokens: tokens_of_record(&self.config.tokens),
             keys: made.keys,

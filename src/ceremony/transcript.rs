@@ -55,6 +55,9 @@ pub struct LogOfRecord {
     pub verifier_key: String,
     /// Where the log key is and how it came there.
     pub key: String,
+    /// The attributes that the token reports of it; none of a key in a file.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub attributes: BTreeMap<String, String>,
 }
 
 /// A token that took part.
@@ -135,6 +138,9 @@ impl fmt::Display for Transcript {
         row(f, "Origin", &self.log.origin)?;
         row(f, "Verifier key", &self.log.verifier_key)?;
         row(f, "Log key", &self.log.key)?;
+        if !self.log.attributes.is_empty() {
+            reported(f, &self.log.attributes)?;
+        }
         heading(f, "Tokens")?;
         for token in &self.tokens {
             let place = format!("label {:?}, serial number {:?}", token.label, token.serial);
@@ -172,11 +178,7 @@ impl KeyOfRecord {
         row(f, "Algorithm", &named(&self.algorithm))?;
         row(f, "Policy", &named(&self.policy))?;
         row(f, "Public key", &format!("SHA-256 {}", self.spki_sha256))?;
-        writeln!(f, "Attributes as the token reports them:")?;
-        for (name, value) in &self.attributes {
-            writeln!(f, "    {name:<24} {value}")?;
-        }
-        Ok(())
+        reported(f, &self.attributes)
     }
 }
 
@@ -191,6 +193,15 @@ impl CertificateOfRecord {
         row(f, "Fingerprint", &format!("SHA-256 {}", self.sha256))?;
         write!(f, "\n{}", self.pem)
     }
+}
+
+/// A key's attributes, a line each.
+fn reported(f: &mut fmt::Formatter<'_>, attributes: &BTreeMap<String, String>) -> fmt::Result {
+    writeln!(f, "Attributes as the token reports them:")?;
+    for (name, value) in attributes {
+        writeln!(f, "    {name:<24} {value}")?;
+    }
+    Ok(())
 }
 
 /// The name that a value has in files.
@@ -231,7 +242,8 @@ mod tests {
             log: LogOfRecord {
                 origin: "log.example/p7".to_owned(),
                 verifier_key: "log.example/p7+00000000+AAAA".to_owned(),
-                key: "made, in /var/lib/log.key".to_owned(),
+                key: "made on the token".to_owned(),
+                attributes: [("CKA_LABEL".to_owned(), "log".to_owned())].into(),
             },
             tokens: vec![TokenOfRecord {
                 name: "soft".to_owned(),
@@ -275,6 +287,8 @@ mod tests {
             "Algorithm      ecdsa-p256\n",
             "Policy         never-extractable\n",
             "    CKA_SIGN                 true\n",
+            "Log key        made on the token\n",
+            "    CKA_LABEL                log\n",
             "Role           device\n",
             "-----BEGIN CERTIFICATE-----\n",
             "-----BEGIN CERTIFICATE REQUEST-----\n",

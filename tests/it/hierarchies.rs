@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::harness::appliance::{pem, post};
 use crate::harness::device::{Device, der};
 use crate::harness::program::{openssl, run};
-use crate::harness::{Appliance, Site, invariants};
+use crate::harness::{Appliance, Site, invariants, log};
 
 /// What a ceremony makes that the quickstart's does not.
 #[derive(Default)]
@@ -124,8 +124,11 @@ impl Hierarchy {
             }
         }
         let log_key = transcript["log"]["key"].as_str().unwrap();
-        let on_token = log_key.contains("object=log;");
-        assert_eq!(on_token, self.log_key == LogKey::Token, "{log_key}");
+        let on_token = self.log_key == LogKey::Token;
+        assert_eq!(log_key.contains("object=log;"), on_token, "{log_key}");
+        let attributes = &transcript["log"]["attributes"];
+        assert_eq!(attributes["CKA_LABEL"] == "log", on_token, "{attributes}");
+        assert_eq!(attributes["CKA_NEVER_EXTRACTABLE"] == "true", on_token);
     }
 }
 
@@ -228,6 +231,10 @@ async fn the_whole_way(hierarchy: Hierarchy) {
         .args(["ceremony", "run", "ceremony.toml", "--json"]));
     hierarchy.assert_transcript(&serde_json::from_slice(&held.stdout).unwrap());
     let path = site.path().to_owned();
+    let events = log::entries(&path).into_iter();
+    let keys = events.filter(|entry| entry.leaf["event"] == "key-generated");
+    let on_token = usize::from(hierarchy.log_key == LogKey::Token);
+    assert_eq!(keys.count(), hierarchy.cas().len() + on_token);
     let key_file = path.join("log.key").exists();
     assert_eq!(key_file, hierarchy.log_key == LogKey::File);
     for ca in hierarchy.cas() {
