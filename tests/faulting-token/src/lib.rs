@@ -436,10 +436,6 @@ unsafe extern "C" fn login(
 }
 
 /// C_GenerateKeyPair.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "the function has them (PKCS#11 2.40, section 5.13)"
-)]
 unsafe extern "C" fn generate_key_pair(
     session: CK_SESSION_HANDLE,
     mechanism: *mut CK_MECHANISM,
