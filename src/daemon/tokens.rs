@@ -2,7 +2,7 @@
 //!
 //! Promises that each configured token has a running host until the daemon stops, and none after it. Never
 //! reads a PIN: each host does. Failure story: a host that ends is started again after a pause, except one
-//! that ended with status 2 (its configuration is wrong): that is told once and left.
+//! that says that its configuration or its PIN file is wrong: that is told once and left.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 
 use super::DaemonError;
 use crate::config::Config;
+use crate::hsm::host::MISCONFIGURED;
 
 /// The pause before a host that ended is started again.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
@@ -85,10 +86,15 @@ impl Host {
             tokio::select! {
                 status = child.wait() => {
                     let code = status.as_ref().ok().and_then(std::process::ExitStatus::code);
-                    tracing::error!(token = %self.token, ?code, "the token host ended");
-                    if code == Some(2) {
+                    if code == Some(i32::from(MISCONFIGURED)) {
+                        tracing::error!(
+                            token = %self.token,
+                            "the token host said what an operator must mend, and is not started again: \
+                             correct it, then restart"
+                        );
                         return;
                     }
+                    tracing::error!(token = %self.token, ?code, "the token host ended");
                 }
                 _ended = stopping.changed() => {
                     terminate(&mut child).await;
@@ -133,4 +139,34 @@ fn beside_this_binary() -> std::io::Result<PathBuf> {
         binary.display()
     );
     Err(std::io::Error::new(std::io::ErrorKind::NotFound, text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_host_is_started_again_unless_its_configuration_is_wrong() {
+        let directory = tempfile::tempdir().unwrap();
+        let (script, starts) = (
+            directory.path().join("host"),
+            directory.path().join("starts"),
+        );
+        // Ends as a host that found its socket taken, then as one whose configuration is wrong.
+        let text = "echo started >>\"$2\"; test $(wc -l <\"$2\") -gt 1 && exit 2; exit 1\n";
+        std::fs::write(&script, text).unwrap();
+        let host = Host {
+            binary: PathBuf::from("/bin/sh"),
+            token: script.display().to_string(),
+            config: starts.clone(),
+        };
+        let (_stop, stopping) = watch::channel(());
+        let child = host.spawn().unwrap();
+        let watched = tokio::time::timeout(Duration::from_secs(60), host.watch(child, stopping));
+        assert!(watched.await.is_ok(), "a wrong configuration is left alone");
+        assert_eq!(
+            std::fs::read_to_string(&starts).unwrap(),
+            "started\n".repeat(2)
+        );
+    }
 }

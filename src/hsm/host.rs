@@ -43,6 +43,9 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit};
 use self::args::Args;
 use crate::config::{Config, ConfigError, Token};
 
+/// The exit code of a host whose command line, configuration or PIN file is wrong: as it is, no new start helps.
+pub const MISCONFIGURED: u8 = 2;
+
 /// Why a host cannot run; each is for an operator to mend.
 #[derive(Debug, thiserror::Error)]
 enum HostError {
@@ -104,6 +107,18 @@ enum HostError {
 }
 
 impl HostError {
+    /// The exit code: [`MISCONFIGURED`] where only an operator helps, so that nobody starts the host in vain.
+    const fn code(&self) -> u8 {
+        match self {
+            Self::Config(_)
+            | Self::UnknownToken { .. }
+            | Self::PinFileOpen { .. }
+            | Self::PinFile { .. } => MISCONFIGURED,
+            // The other host may end, and the system may have what it lacks now.
+            Self::Taken { .. } | Self::Socket { .. } | Self::System { .. } => 1,
+        }
+    }
+
     /// The system refused something.
     const fn system(what: &'static str, source: std::io::Error) -> Self {
         Self::System { what, source }
@@ -127,7 +142,7 @@ pub fn main() -> ExitCode {
             let text = format!("hallmark-token: {}", certstatus::chain(&error));
             // Where even standard error is closed there is nobody to tell.
             let _ = writeln!(std::io::stderr(), "{text}");
-            ExitCode::FAILURE
+            ExitCode::from(error.code())
         }
     }
 }
@@ -180,5 +195,45 @@ fn permitted_uids(token: &Token) -> Vec<u32> {
         vec![rustix::process::geteuid().as_raw()]
     } else {
         token.daemon_uids.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_only_an_operator_mends_has_an_exit_code_of_its_own() {
+        let path = || PathBuf::from("/run/hallmark/soft");
+        let system = || std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+        let config = Config::load(std::path::Path::new("/nowhere/hallmark.toml")).unwrap_err();
+        let name = String::new();
+        for error in [
+            HostError::Config(config),
+            HostError::UnknownToken {
+                known: name.clone(),
+                name,
+            },
+            HostError::PinFileOpen {
+                path: path(),
+                mode: 0o644,
+            },
+            HostError::PinFile {
+                path: path(),
+                source: system(),
+            },
+        ] {
+            assert_eq!(error.code(), MISCONFIGURED, "{error}");
+        }
+        for error in [
+            HostError::Taken { path: path() },
+            HostError::Socket {
+                path: path(),
+                source: system(),
+            },
+            HostError::system("a runtime", system()),
+        ] {
+            assert_eq!(error.code(), 1, "{error}");
+        }
     }
 }
