@@ -2,7 +2,7 @@
 //!
 //! Owns the socket, who is on its other end, and the routes. Promises that every change names the operator
 //! whose user id the kernel vouches for, and is in the signing log before it takes effect. Never takes a name
-//! from the request. Failure story: reading works from the start; while the log recovers or is halted a
+//! from the request. Failure story: reading works as soon as the log is open; while the log recovers or is halted a
 //! change is answered 503 and nothing changes.
 
 use std::io;

@@ -1,9 +1,11 @@
 //! The daemon: starts, wires, recovers, renews and stops.
 //!
-//! Owns the order in which the parts come up. Promises that the admin socket, health and the API answer from
-//! the start, that nothing is issued before recovery is through, and that a token which is absent is waited
-//! for while a wrong one stops the start. Never decides about a request. Failure story: an error ends the
-//! process with its whole chain on standard error; the service's supervisor starts it again.
+//! Owns the order in which the parts come up. Promises that the admin socket, health and the API answer as soon
+//! as the log is open, that nothing is issued before recovery is through, and that a token which is absent is
+//! waited for while a wrong one stops the start. The log does not open without its key: with a key in a file
+//! that is at once, with one on a token when that token is there; what is waited for is told. Never decides
+//! about a request. Failure story: an error ends the process with its whole chain on standard error; the
+//! service's supervisor starts it again.
 
 mod listeners;
 mod server_certificate;
@@ -118,6 +120,22 @@ pub fn load_profiles(directory: &Path) -> Result<BTreeMap<String, Profile>, Daem
     Ok(profiles)
 }
 
+/// The trouble that was told last: the same trouble is told once, not five times a second.
+#[derive(Default)]
+struct Told(String);
+
+impl Told {
+    /// The error with its causes, if it is not the one that was told last.
+    fn news(&mut self, error: &dyn std::error::Error) -> Option<&str> {
+        let text = certstatus::chain(error);
+        if text == self.0 {
+            return None;
+        }
+        self.0 = text;
+        Some(&self.0)
+    }
+}
+
 /// Starts the token hosts and then the daemon; stops them in reverse order. For places without systemd.
 ///
 /// # Errors
@@ -182,8 +200,11 @@ async fn come_up(
     hsm: &Hsm,
     access_loaded: &Notify,
 ) -> Result<(), DaemonError> {
+    let mut told = Told::default();
     while let Err(error) = log.recover(hsm.clone()).await {
-        tracing::warn!(%error, "recovery is tried again");
+        if let Some(text) = told.news(&error) {
+            tracing::warn!(error = %text, "recovery is tried again");
+        }
         tokio::time::sleep(RETRY_PAUSE).await;
     }
     let records = log.issuers().await?;
@@ -231,17 +252,14 @@ async fn load_issuer(
     hsm: &Hsm,
     log: &SigningLog,
 ) -> Result<Issuer, DaemonError> {
-    let (mut told, mut pause) = (String::new(), RETRY_PAUSE);
+    let (mut told, mut pause) = (Told::default(), RETRY_PAUSE);
     loop {
         match Issuer::load(record, configured, hsm, log).await {
             Ok(issuer) => return Ok(issuer),
             Err(error) if !error.retry_helps() => return Err(error.into()),
             Err(error) => {
-                // The same trouble is told once, not five times a second.
-                let text = certstatus::chain(&error);
-                if text != told {
+                if let Some(text) = told.news(&error) {
                     tracing::warn!(issuer = %record.name, error = %text, "waiting for the issuer");
-                    told = text;
                 }
                 tokio::time::sleep(pause).await;
                 if error.logged() {
@@ -282,17 +300,14 @@ async fn log_key(config: &Config, hsm: &Hsm) -> Result<LogKey, DaemonError> {
         LogKeyPlace::Token(uri) => uri,
     };
     let pin = log_key_pin(config)?;
-    let mut told = String::new();
+    let mut told = Told::default();
     loop {
         match LogKey::open(hsm, uri, &pin).await {
             Ok(key) => return Ok(key),
             Err(error) if !error.retry_helps() => return Err(DaemonError::LogKey(error)),
             Err(error) => {
-                // Nothing listens before the log key is there, so this is all that an operator sees: once.
-                let text = chain_of_causes(&error);
-                if text != told {
-                    tracing::warn!(error = %text, "waiting for the log key");
-                    told = text;
+                if let Some(text) = told.news(&error) {
+                    tracing::warn!(error = %text, "waiting for the log key; nothing answers until it is there");
                 }
                 tokio::time::sleep(RETRY_PAUSE).await;
             }
@@ -370,4 +385,34 @@ async fn stop_signal() -> Result<(), DaemonError> {
         _ = interrupt.recv() => {}
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_change_of_a_trouble_is_told_once() {
+        let trouble = |cause: &str| HsmError::Unavailable {
+            token: "main".to_owned(),
+            cause: cause.to_owned(),
+            reached: crate::hsm::Reached::No,
+        };
+        let mut told = Told::default();
+        let rows = [
+            ("no host", true),
+            ("no host", false),
+            ("no token", true),
+            ("no token", false),
+            ("no host", true),
+        ];
+        for (cause, news) in rows {
+            let text = told.news(&trouble(cause));
+            assert_eq!(
+                text.is_some_and(|text| text.contains(cause)),
+                news,
+                "{cause}"
+            );
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! The daemon's listeners: the line API, the operations page, the admin socket.
 //!
-//! Promises that all of them answer from the start, and that stopping lets requests in work finish. Failure
+//! Promises that all of them answer from here on, and that stopping lets requests in work finish. Failure
 //! story: an address that is taken stops the start, before anything is issued.
 
 use tokio::net::TcpListener;

@@ -1,8 +1,8 @@
 //! Health, readiness and metrics, on loopback for systemd and Prometheus.
 //!
 //! Owns what is told there. Promises that `/readyz` says 200 only when a device certificate could be issued
-//! now and every issuer that lines need has been loaded. Never tells a name of a device. Failure story: it answers from the start, also while the log
-//! recovers or is halted, because that is when it is asked.
+//! now and every issuer that lines need has been loaded. Never tells a name of a device. Failure story: it answers as soon as the
+//! log is open, also while the log recovers or is halted, because that is when it is asked.
 
 use axum::Router;
 use axum::extract::State;
