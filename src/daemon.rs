@@ -212,7 +212,7 @@ async fn come_up(
     for record in &records {
         let chain = chain(record, &records);
         // A retry of what this issuer signed is answered without its token.
-        issuance.add_issuer(record.name.clone(), chain.clone(), None);
+        issuance.add_issuer(record.name.clone(), record.role, chain.clone(), None);
         let configured = config
             .issuer(&record.name)
             .ok_or_else(|| DaemonError::NotConfigured(record.name.clone()))?;
@@ -223,7 +223,7 @@ async fn come_up(
         let (issuance, log, hsm) = (issuance.clone(), log.clone(), hsm.clone());
         loading.spawn(async move {
             let issuer = load_issuer(&record, &configured, &hsm, &log).await?;
-            issuance.add_issuer(record.name.clone(), chain, Some(issuer));
+            issuance.add_issuer(record.name.clone(), record.role, chain, Some(issuer));
             Ok::<_, DaemonError>(record.name)
         });
     }

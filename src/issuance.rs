@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use certstatus::log::entry::Slug;
 use certstatus::log::{IssuerName, LeafIndex, Subject};
 use certstatus::{SerialNumber, UnixMillis};
+use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::csr::{Csr, CsrRefused, VerifiedCsr};
@@ -54,10 +55,25 @@ struct Inner {
 
 /// An issuer of the log, with what answers carry.
 struct Known {
+    /// What it is for.
+    role: IssuerRole,
     /// Its certificate, then its parents', without the root: a retry needs no token.
     chain: Vec<Vec<u8>>,
     /// Itself, once its token has been there.
     issuer: Option<Issuer>,
+}
+
+/// An issuer of the log, as readiness and `hallmark status` show it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct IssuerHealth {
+    /// Its name in the log.
+    pub issuer: IssuerName,
+    /// What it is for.
+    pub role: IssuerRole,
+    /// Its key was found and tested since the start.
+    pub loaded: bool,
+    /// It is loaded, and its token could sign now.
+    pub usable: bool,
 }
 
 /// A certificate that may leave, with what the client wants to know of it.
@@ -179,29 +195,24 @@ impl Issuance {
     /// Makes an issuer of the log known; `chain` is its certificate and its parents', without the root.
     ///
     /// From now on certificates that it issued are given out again; `None` until its key is loaded.
-    pub fn add_issuer(&self, name: IssuerName, chain: Vec<Vec<u8>>, issuer: Option<Issuer>) {
+    pub fn add_issuer(
+        &self,
+        name: IssuerName,
+        role: IssuerRole,
+        chain: Vec<Vec<u8>>,
+        issuer: Option<Issuer>,
+    ) {
         let mut issuers = self
             .inner
             .issuers
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        issuers.insert(name, Arc::new(Known { chain, issuer }));
-    }
-
-    /// Whether a device issuer and the access issuer are loaded and their tokens could sign now.
-    #[must_use]
-    pub fn ready(&self) -> bool {
-        let issuers = self
-            .inner
-            .issuers
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        let usable = |role| {
-            let loaded = issuers.values().filter_map(|known| known.issuer.as_ref());
-            let mut of_role = loaded.filter(|issuer| issuer.role() == role);
-            of_role.any(|issuer| issuer.signer().usable())
+        let known = Known {
+            role,
+            chain,
+            issuer,
         };
-        usable(IssuerRole::Device) && usable(IssuerRole::Access)
+        issuers.insert(name, Arc::new(known));
     }
 
     /// The profiles by name.
@@ -210,9 +221,9 @@ impl Issuance {
         &self.inner.profiles
     }
 
-    /// The loaded issuers: name, role, and whether the token could sign now.
+    /// Every issuer of the log by name, also those whose key is elsewhere or locked away.
     #[must_use]
-    pub fn issuers(&self) -> Vec<(IssuerName, IssuerRole, bool)> {
+    pub fn issuers(&self) -> Vec<IssuerHealth> {
         let issuers = self
             .inner
             .issuers
@@ -220,12 +231,17 @@ impl Issuance {
             .unwrap_or_else(PoisonError::into_inner);
         let mut list: Vec<_> = issuers
             .iter()
-            .filter_map(|(name, known)| {
-                let issuer = known.issuer.as_ref()?;
-                Some((name.clone(), issuer.role(), issuer.signer().usable()))
+            .map(|(name, known)| IssuerHealth {
+                issuer: name.clone(),
+                role: known.role,
+                loaded: known.issuer.is_some(),
+                usable: known
+                    .issuer
+                    .as_ref()
+                    .is_some_and(|issuer| issuer.signer().usable()),
             })
             .collect();
-        list.sort_by(|a, b| a.0.cmp(&b.0));
+        list.sort_by(|a, b| a.issuer.cmp(&b.issuer));
         list
     }
 

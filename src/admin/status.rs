@@ -3,25 +3,27 @@
 use axum::extract::State;
 use axum::response::Response;
 use certstatus::UnixMillis;
-use certstatus::log::IssuerName;
 use serde::Serialize;
 
 use super::{Admin, answer};
 use crate::hsm::TokenHealth;
+use crate::http::ops::Readiness;
+use crate::issuance::IssuerHealth;
 use crate::profile::{Profile, ProfilePurpose};
 use crate::ra::{LineState, OrderState};
-use crate::signing_log::{IssuerRole, LogStatus};
+use crate::signing_log::LogStatus;
 
 /// Everything at a glance.
 #[derive(Debug, Serialize)]
 struct Status {
     version: &'static str,
     now: UnixMillis,
-    /// Whether a device certificate could be issued now.
-    ready: bool,
+    /// `ready` and `reasons`, as `/readyz` says.
+    #[serde(flatten)]
+    readiness: Readiness,
     log: Log,
     tokens: Vec<TokenHealth>,
-    issuers: Vec<IssuerStatus>,
+    issuers: Vec<IssuerHealth>,
     lines: Lines,
     orders: Orders,
 }
@@ -33,14 +35,6 @@ struct Log {
     verifier_key: String,
     #[serde(flatten)]
     status: LogStatus,
-}
-
-/// An issuer that is loaded.
-#[derive(Debug, Serialize)]
-struct IssuerStatus {
-    issuer: IssuerName,
-    role: IssuerRole,
-    usable: bool,
 }
 
 /// Lines by state.
@@ -70,25 +64,17 @@ pub(super) async fn show(State(admin): State<Admin>) -> Response {
         .filter(|order| order.state == OrderState::Open)
         .count();
     let status = inner.log.status();
-    let running = status.state == crate::signing_log::LogState::Running;
-    let issuers = inner.issuance.issuers().into_iter();
     answer(Ok(Status {
         version: env!("CARGO_PKG_VERSION"),
         now: inner.clock.now(),
-        ready: running && inner.issuance.ready(),
+        readiness: Readiness::of(&inner.log, &inner.issuance, &inner.hsm),
         log: Log {
             origin: inner.log.origin().to_owned(),
             verifier_key: inner.log.verifier_key(),
             status,
         },
         tokens: inner.hsm.health(),
-        issuers: issuers
-            .map(|(issuer, role, usable)| IssuerStatus {
-                issuer,
-                role,
-                usable,
-            })
-            .collect(),
+        issuers: inner.issuance.issuers(),
         lines: Lines {
             enabled,
             disabled: lines.len() - enabled,

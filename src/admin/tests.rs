@@ -104,6 +104,9 @@ impl Appliance {
         }
         let access = "access".parse().unwrap();
         let issuance = Issuance::new(log.clone(), clock.clone(), profiles, access);
+        for known in log.issuers().await.unwrap() {
+            issuance.add_issuer(known.name, known.role, vec![known.certificate], None);
+        }
         let operators = vec![Operator {
             name: "ann".into(),
             uid,
@@ -570,4 +573,16 @@ async fn a_stop_ends_serving() {
     let served = tokio::time::timeout(std::time::Duration::from_secs(10), appliance.served);
     served.await.unwrap().unwrap();
     assert!(UnixStream::connect(&appliance.socket).await.is_err());
+}
+
+#[tokio::test]
+async fn the_status_shows_issuers_that_are_away_and_why_nothing_is_issued() {
+    let appliance = Appliance::start(own_uid()).await;
+    let (status, told) = appliance.send("GET", "/v1/status", Value::Null).await;
+    assert_eq!(status, 200);
+    let away = |issuer: &str, role: &str| json!({"issuer": issuer, "role": role, "loaded": false, "usable": false});
+    let issuers = json!([away("access", "access"), away("device-1", "device")]);
+    assert_eq!(told["issuers"], issuers, "{told}");
+    assert_eq!(told["ready"], false, "{told}");
+    assert_eq!(told["reasons"].as_array().unwrap().len(), 2, "{told}");
 }

@@ -1,15 +1,16 @@
 //! Health, readiness and metrics, on loopback for systemd and Prometheus.
 //!
-//! Owns what is told there. Promises that `/readyz` says 200 only when a device certificate could be issued
-//! now and every issuer that lines need has been loaded. Never tells a name of a device. Failure story: it answers as soon as the
-//! log is open, also while the log recovers or is halted, because that is when it is asked.
+//! Owns what is told there, and the one judgement whether the appliance is ready, which `hallmark status` shows
+//! too. Promises that ready means: a device certificate could be issued now by at least one issuer, and the
+//! issuer of line certificates has been loaded, its token may be away. Never tells a name of a device. Failure
+//! story: it answers as soon as the log is open, also while the log recovers or is halted, because that is when
+//! it is asked.
 
 use axum::Router;
 use axum::extract::State;
 use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
-use certstatus::log::IssuerName;
 use serde::Serialize;
 use tokio::net::TcpListener;
 
@@ -17,8 +18,9 @@ use super::listener::{self, Places, Stopping};
 use super::metrics::{Counts, Exposition};
 use super::{Api, unknown_method, unknown_path};
 use crate::hsm::{Hsm, TokenHealth};
+use crate::issuance::{Issuance, IssuerHealth};
 use crate::limits;
-use crate::signing_log::{IssuerRole, LogState, LogStatus};
+use crate::signing_log::{IssuerRole, LogState, LogStatus, SigningLog};
 
 /// Connections: a scraper, a probe, and some operators.
 const CONNECTIONS_MAX: u32 = 32;
@@ -30,11 +32,19 @@ pub struct Ops {
     hsm: Hsm,
 }
 
-/// The answer of `/readyz`.
+/// Whether the appliance is ready: the answer of `/readyz`.
 #[derive(Debug, PartialEq, Eq, Serialize)]
-struct Readiness {
+pub(crate) struct Readiness {
     ready: bool,
+    /// Everything that stands in the way.
     reasons: Vec<String>,
+}
+
+impl Readiness {
+    /// At this moment.
+    pub(crate) fn of(log: &SigningLog, issuance: &Issuance, hsm: &Hsm) -> Self {
+        judge(&log.status().state, &issuance.issuers(), &hsm.health())
+    }
 }
 
 /// Requests and connections of the line API at this moment.
@@ -78,11 +88,7 @@ pub async fn serve(listener: TcpListener, ops: Ops, mut stopping: Stopping) {
 /// `GET /readyz`.
 async fn readiness(State(ops): State<Ops>) -> Response {
     let inner = &ops.api.inner;
-    let told = judge(
-        &inner.log.status().state,
-        &inner.issuance.issuers(),
-        &ops.hsm.health(),
-    );
+    let told = Readiness::of(&inner.log, &inner.issuance, &ops.hsm);
     let status = if told.ready {
         StatusCode::OK
     } else {
@@ -91,12 +97,8 @@ async fn readiness(State(ops): State<Ops>) -> Response {
     (status, axum::Json(told)).into_response()
 }
 
-/// Whether the appliance does all its work now, and if not, every reason.
-fn judge(
-    state: &LogState,
-    issuers: &[(IssuerName, IssuerRole, bool)],
-    tokens: &[TokenHealth],
-) -> Readiness {
+/// Whether devices get certificates now, and if not, every reason.
+fn judge(state: &LogState, issuers: &[IssuerHealth], tokens: &[TokenHealth]) -> Readiness {
     let mut reasons = Vec::new();
     match state {
         LogState::Running => {}
@@ -108,13 +110,13 @@ fn judge(
     // Loaded is enough here: devices get certificates while the token of the lines' issuer is away.
     let access = issuers
         .iter()
-        .any(|(_, role, _)| *role == IssuerRole::Access);
+        .any(|issuer| issuer.role == IssuerRole::Access && issuer.loaded);
     if !access {
         reasons.push("the issuer of line certificates is not loaded yet".to_owned());
     }
     let device = issuers
         .iter()
-        .any(|(_, role, usable)| *role == IssuerRole::Device && *usable);
+        .any(|issuer| issuer.role == IssuerRole::Device && issuer.usable);
     if !device {
         reasons.push("no issuer of device certificates can sign now".to_owned());
         reasons.extend(tokens.iter().filter(|token| !token.usable).map(|token| {
@@ -252,9 +254,19 @@ mod tests {
 
     #[test]
     fn ready_needs_a_running_log_and_both_kinds_of_issuers() {
-        let issuer = |role, usable| ("i".parse::<IssuerName>().unwrap(), role, usable);
+        let issuer = |role, loaded, usable| IssuerHealth {
+            issuer: "i".parse().unwrap(),
+            role,
+            loaded,
+            usable,
+        };
         let (device, access) = (IssuerRole::Device, IssuerRole::Access);
-        let both = [issuer(device, true), issuer(access, false)];
+        // A second issuer of either kind may be away.
+        let both = [
+            issuer(device, false, false),
+            issuer(device, true, true),
+            issuer(access, true, false),
+        ];
         let halted = LogState::Halted {
             reason: "disk full".into(),
         };
@@ -262,10 +274,15 @@ mod tests {
             (LogState::Running, both.to_vec(), 0),
             (LogState::Recovering, both.to_vec(), 1),
             (halted, both.to_vec(), 1),
-            (LogState::Running, vec![issuer(device, true)], 1),
+            (LogState::Running, vec![issuer(device, true, true)], 1),
             (
                 LogState::Running,
-                vec![issuer(device, false), issuer(access, true)],
+                vec![issuer(device, true, true), issuer(access, false, false)],
+                1,
+            ),
+            (
+                LogState::Running,
+                vec![issuer(device, true, false), issuer(access, true, true)],
                 2,
             ),
             (LogState::Recovering, Vec::new(), 4),

@@ -122,5 +122,11 @@ async fn a_token_that_is_away_holds_up_no_other() {
         .find(|token| token["token"] == "vault")
         .unwrap();
     assert_eq!(vault["usable"], false, "{told}");
+    let issuers = told["issuers"].as_array().unwrap();
+    let root = issuers
+        .iter()
+        .find(|issuer| issuer["issuer"] == "device-root")
+        .unwrap();
+    assert_eq!(root["usable"], false, "{told}");
     invariants::assert(appliance).await;
 }
