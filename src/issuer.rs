@@ -87,6 +87,15 @@ pub enum IssuerError {
         #[source]
         source: HsmError,
     },
+    /// The token did not sign the self-test, which left an intent and its outcome in the log.
+    #[error("issuer {issuer}: the self-test failed")]
+    SelfTest {
+        /// The issuer.
+        issuer: IssuerName,
+        /// Why.
+        #[source]
+        source: HsmError,
+    },
     /// Certificate and key do not belong together, or the certificate may not sign.
     #[error("issuer {issuer} is unfit: {problem}")]
     Unfit {
@@ -228,7 +237,7 @@ impl Signer {
         let grant = Grant::act(APPLIANCE, Purpose::SelfTest(issuer.clone()));
         match self.make(log, &grant, object).await {
             Ok(_tested) => Ok(()),
-            Err(MakeFailed::Token(source)) => Err(IssuerError::Hsm { issuer, source }),
+            Err(MakeFailed::Token(source)) => Err(IssuerError::SelfTest { issuer, source }),
             Err(MakeFailed::Log(source) | MakeFailed::Intent(IntentRefused::Log(source))) => {
                 Err(IssuerError::Log { issuer, source })
             }
@@ -333,7 +342,7 @@ impl Issuer {
     /// Loads the issuer: pinned key, certificate, fitness, logged self-test.
     ///
     /// # Errors
-    /// [`IssuerError::Hsm`] whose source says `retry_helps`: wait for the token. Others: tell the operator.
+    /// [`IssuerError`] that says `retry_helps`: wait for the token or the log. Others: tell the operator.
     pub async fn load(
         record: &IssuerRecord,
         configured: &config::Issuer,
@@ -393,12 +402,14 @@ impl Issuer {
 }
 
 impl IssuerError {
-    /// Whether the failed attempt left entries in the log: its self-test was tried.
+    /// Whether each further attempt leaves entries in the log: the token is found, but fails its self-test.
+    ///
+    /// A log that fails takes no more of them until it has recovered.
     #[must_use]
     pub const fn logged(&self) -> bool {
         match self {
-            Self::Hsm { source, .. } => matches!(source.reached(), Reached::Maybe),
-            Self::Log { .. } | Self::Unfit { .. } => false,
+            Self::SelfTest { .. } => true,
+            Self::Hsm { .. } | Self::Log { .. } | Self::Unfit { .. } => false,
         }
     }
 
@@ -406,7 +417,7 @@ impl IssuerError {
     #[must_use]
     pub const fn retry_helps(&self) -> bool {
         match self {
-            Self::Hsm { source, .. } => source.retry_helps(),
+            Self::Hsm { source, .. } | Self::SelfTest { source, .. } => source.retry_helps(),
             Self::Log { .. } => true,
             Self::Unfit { .. } => false,
         }
@@ -434,6 +445,34 @@ impl Drop for AbortOnPanic {
     fn drop(&mut self) {
         if std::thread::panicking() {
             std::process::abort();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_self_test_that_failed_counts_as_logged() {
+        let issuer = || "device-1".parse::<IssuerName>().unwrap();
+        // Whether a signature may exist is another question than whether there are entries.
+        for reached in [Reached::No, Reached::Maybe] {
+            let source = HsmError::Unavailable {
+                token: "main".to_owned(),
+                cause: "gone".to_owned(),
+                reached,
+            };
+            let absent = IssuerError::Hsm {
+                issuer: issuer(),
+                source: source.clone(),
+            };
+            assert!(!absent.logged() && absent.retry_helps(), "{reached:?}");
+            let failing = IssuerError::SelfTest {
+                issuer: issuer(),
+                source,
+            };
+            assert!(failing.logged() && failing.retry_helps(), "{reached:?}");
         }
     }
 }
