@@ -243,6 +243,16 @@ impl Found {
 
 /// What a failed C_Login means.
 fn rejected(error: &Error, memory: Memory) -> NotLoggedIn {
+    if let Error::Pkcs11(RvError::UserPinNotInitialized, _) = error {
+        // There is no PIN that could be wrong, so nothing is counted: once one is set, the next worker finds it.
+        let cause = cause(error);
+        return NotLoggedIn {
+            state: TokenState::Unavailable(format!(
+                "{cause}: the token has no user PIN; set it with the vendor's tool"
+            )),
+            memory,
+        };
+    }
     match judge(error).verdict {
         Verdict::PinRejected => NotLoggedIn {
             state: TokenState::PinRejected,
@@ -334,6 +344,11 @@ mod tests {
             rejected(&failed(RvError::PinLocked), Memory::Nothing).memory,
             Memory::PinLocked
         );
+        for before in [Memory::Nothing, Memory::Unclear(1)] {
+            let unset = rejected(&failed(RvError::UserPinNotInitialized), before);
+            assert_eq!(unset.memory, before);
+            assert!(matches!(unset.state, TokenState::Unavailable(_)));
+        }
         let once = rejected(&failed(RvError::GeneralError), Memory::Nothing).memory;
         assert!(once.is_unclear());
         assert_eq!(once.tries_used_up(), None);

@@ -133,7 +133,7 @@ fn weigh(code: RvError) -> (Cow<'static, str>, Verdict) {
         RvError::SessionReadOnlyExists => ("CKR_SESSION_READ_ONLY_EXISTS", Leave),
         RvError::SessionReadWriteSoExists => ("CKR_SESSION_READ_WRITE_SO_EXISTS", Leave),
         RvError::SessionExists => ("CKR_SESSION_EXISTS", Leave),
-        // No PIN was ever set: C_Login costs no try, so it may be asked again once it is.
+        // No PIN was ever set; C_Login costs no try, and `token` counts none.
         RvError::UserPinNotInitialized => ("CKR_USER_PIN_NOT_INITIALIZED", Leave),
         // Not known here: the safe reading is that the library needs a new start.
         RvError::VendorDefined(code) => return (Cow::Owned(format!("CKR_VENDOR_DEFINED ({code:#x})")), Leave),
