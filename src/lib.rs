@@ -27,5 +27,6 @@ pub mod config;
 pub mod durable;
 pub mod hsm;
 pub mod limits;
+pub mod secret;
 pub mod store;
 pub mod time;

@@ -5,13 +5,10 @@
 //! not look at is a warning too.
 
 use std::io::{self, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use crate::config::{Config, LogKeyPlace};
-
-/// The permissions that a PIN file should give to nobody: all of group and others.
-const PIN_FORBIDDEN: u32 = 0o077;
+use crate::secret::{self, SecretRefused};
 
 /// Writes the warnings to standard error.
 pub(super) fn warn(config: &Config) {
@@ -29,22 +26,25 @@ fn warnings(config: &Config) -> Vec<String> {
         all.extend(absent(&of("module"), &token.module, install));
         let write = "write the PIN into it, mode 0400, as the token host's user";
         all.extend(absent(&of("pin_file"), &token.pin_file, write));
-        if let Ok(file) = std::fs::metadata(&token.pin_file) {
-            let mode = file.permissions().mode() & 0o777;
-            if mode & PIN_FORBIDDEN != 0 {
-                all.push(format!(
-                    "{} {} may be used by its group or others (mode {mode:03o}): chmod 0400 it",
-                    of("pin_file"),
-                    token.pin_file.display(),
-                ));
-            }
-        }
+        all.extend(too_open(&of("pin_file"), &token.pin_file));
     }
     if let LogKeyPlace::File(path) = &config.log.key {
         let make = "the ceremony makes it; after the ceremony, restore it from its backup";
         all.extend(absent("log.key_file", path, make));
+        all.extend(too_open("log.key_file", path));
     }
     all
+}
+
+/// The warning about a secret that others have access to.
+fn too_open(key: &str, path: &Path) -> Option<String> {
+    match secret::look(path) {
+        Err(refused @ SecretRefused::Open { .. }) => {
+            Some(format!("{key} {} {refused}", path.display()))
+        }
+        // What cannot be looked at is told by `absent`, what it holds is read at the start.
+        Ok(()) | Err(SecretRefused::Unreadable(_) | SecretRefused::TooLong { .. }) => None,
+    }
 }
 
 /// The warning about a file that is not there or cannot be looked at.
@@ -62,6 +62,7 @@ fn absent(key: &str, path: &Path, advice: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
 
     #[test]
     fn what_is_missing_or_too_open_is_told() {
@@ -80,7 +81,8 @@ mod tests {
             assert!(told.contains(part), "{part}: {told}");
         }
         std::fs::write(&pin, "1234").unwrap();
-        for (mode, wide) in [(0o400, false), (0o640, true)] {
+        // The host takes a credential of systemd, which shows as 0440.
+        for (mode, wide) in [(0o400, false), (0o440, false), (0o644, true)] {
             std::fs::set_permissions(&pin, std::fs::Permissions::from_mode(mode)).unwrap();
             let told = warnings(&config).join("\n");
             assert_eq!(told.contains("chmod 0400"), wide, "{told}");

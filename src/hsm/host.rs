@@ -42,6 +42,7 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit};
 
 use self::args::Args;
 use crate::config::{Config, ConfigError, Token};
+use crate::secret::{self, SecretRefused};
 
 /// The exit code of a host whose command line, configuration or PIN file is wrong: as it is, no new start helps.
 pub const MISCONFIGURED: u8 = 2;
@@ -60,25 +61,14 @@ enum HostError {
         /// What there is.
         known: String,
     },
-    /// The PIN file is open to others.
-    #[error(
-        "pin_file {} can be written by its group or used by others (mode {mode:03o}): chmod 0400 it",
-        path.display()
-    )]
-    PinFileOpen {
-        /// The file.
-        path: PathBuf,
-        /// Its permission bits.
-        mode: u32,
-    },
     /// The PIN file cannot be used.
-    #[error("pin_file {} cannot be read by this user", path.display())]
+    #[error("pin_file {}", path.display())]
     PinFile {
         /// The file.
         path: PathBuf,
-        /// The system's error.
+        /// Why and what to do.
         #[source]
-        source: std::io::Error,
+        source: SecretRefused,
     },
     /// Another host has the socket.
     #[error("another token host serves {}: stop it first", path.display())]
@@ -110,10 +100,7 @@ impl HostError {
     /// The exit code: [`MISCONFIGURED`] where only an operator helps, so that nobody starts the host in vain.
     const fn code(&self) -> u8 {
         match self {
-            Self::Config(_)
-            | Self::UnknownToken { .. }
-            | Self::PinFileOpen { .. }
-            | Self::PinFile { .. } => MISCONFIGURED,
+            Self::Config(_) | Self::UnknownToken { .. } | Self::PinFile { .. } => MISCONFIGURED,
             // The other host may end, and the system may have what it lacks now.
             Self::Taken { .. } | Self::Socket { .. } | Self::System { .. } => 1,
         }
@@ -154,7 +141,11 @@ fn run(args: &Args) -> Result<(), HostError> {
     if args.worker {
         worker::run(&token, args.purpose(), args.memory)
     } else {
-        place::check_pin_file(&token.pin_file)?;
+        // Told now, where an operator reads it, and not when a worker logs in.
+        secret::open(&token.pin_file).map_err(|source| HostError::PinFile {
+            path: token.pin_file.clone(),
+            source,
+        })?;
         let place = place::Place::take(&token.socket)?;
         watch::run(args, &place)
     }
@@ -214,13 +205,9 @@ mod tests {
                 known: name.clone(),
                 name,
             },
-            HostError::PinFileOpen {
-                path: path(),
-                mode: 0o644,
-            },
             HostError::PinFile {
                 path: path(),
-                source: system(),
+                source: SecretRefused::Open { mode: 0o644 },
             },
         ] {
             assert_eq!(error.code(), MISCONFIGURED, "{error}");

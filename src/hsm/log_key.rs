@@ -3,9 +3,6 @@
 //! Owns the reading, the checks and the making of the file's contents. Promises that what it read is wiped
 //! from memory but for the key itself. Never writes a file and never says what one holds.
 
-use std::fs::File;
-use std::io::Read as _;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use aws_lc_rs::encoding::AsDer as _;
@@ -13,16 +10,13 @@ use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use zeroize::Zeroizing;
 
 use super::HsmError;
+use crate::secret;
 
 /// The PEM label of PKCS#8 (RFC 7468, 10).
 const PEM_LABEL: &str = "PRIVATE KEY";
 
 /// The largest key file in octets: PKCS#8 of Ed25519 with its public key has 85, in PEM about 180.
 const FILE_BYTES_MAX: usize = 4096;
-
-/// Permission bits that the file must not have: to be written by the group, or anything by others. Its
-/// group may read, as systemd hands credentials out with an access list, whose mask shows there.
-const FORBIDDEN: u32 = 0o027;
 
 /// Reads a key.
 ///
@@ -33,19 +27,8 @@ pub fn read(path: &Path) -> Result<Ed25519KeyPair, HsmError> {
         path: path.to_owned(),
         problem,
     };
-    let system = |error: std::io::Error| refused(format!("cannot be read: {error}"));
-    let file = File::open(path).map_err(system)?;
-    let mode = file.metadata().map_err(system)?.permissions().mode() & 0o777;
-    if mode & FORBIDDEN != 0 {
-        return Err(refused(format!(
-            "can be written by its group or used by others (mode {mode:03o}): chmod 0400 it"
-        )));
-    }
-    // Reserved at once, so that growing leaves no copy behind.
-    let mut octets = Zeroizing::new(Vec::with_capacity(FILE_BYTES_MAX + 1));
-    file.take(u64::try_from(FILE_BYTES_MAX + 1).unwrap_or(u64::MAX))
-        .read_to_end(&mut octets)
-        .map_err(system)?;
+    let octets =
+        secret::read(path, FILE_BYTES_MAX).map_err(|problem| refused(problem.to_string()))?;
     parse(&octets).ok_or_else(|| {
         refused("is not one Ed25519 private key in PKCS#8 (PEM or DER), not encrypted".to_owned())
     })
@@ -100,6 +83,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt as _;
 
     /// A file with a mode.
     fn file(content: &[u8], mode: u32) -> (tempfile::TempDir, std::path::PathBuf) {

@@ -28,6 +28,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("limits", 0),
     ("time", 0),
     ("durable", 0),
+    ("secret", 0),
 ];
 
 /// Edges inside a layer, each with its reason.
@@ -46,6 +47,7 @@ const SIDEWAYS: &[(&str, &str, &str)] = &[
     ("profile", "ra", "a grant says what may be built"),
     ("profile", "csr", "the request asks for it"),
     ("hsm", "config", "tokens are configured"),
+    ("hsm", "secret", "PINs and a log key are read from files"),
     ("hsm", "limits", "queues are bounded"),
     ("hsm", "time", "deadlines"),
     ("hsm", "durable", "a log key's file is written once"),

@@ -1,10 +1,9 @@
-//! Where a host stands: its socket and its PIN file.
+//! Where a host stands: its socket.
 //!
-//! Owns the lock that makes a host the only one of its socket, the socket's life, and the check that the PIN
-//! file is nobody else's. Promises that a socket that somebody listens on is never removed.
+//! Owns the lock that makes a host the only one of its socket, and the socket's life. Promises that a socket that somebody listens on is never removed.
 
 use std::fs::{File, OpenOptions};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,10 +17,6 @@ const PROBES: u32 = 50;
 
 /// Time between two looks.
 const PROBE_PAUSE: Duration = Duration::from_millis(20);
-
-/// Permission bits that a PIN file must not have: to be written by the group, or anything by others. Its
-/// group may read, as systemd hands credentials out with an access list, whose mask shows there.
-const PIN_FILE_FORBIDDEN: u32 = 0o027;
 
 /// A socket that this process alone serves.
 #[derive(Debug)]
@@ -114,31 +109,10 @@ fn remove_stale(path: &Path) -> Result<(), HostError> {
     })
 }
 
-/// Checks that this user can read the PIN file and that it is closed to others.
-///
-/// # Errors
-/// [`HostError::PinFile`] or [`HostError::PinFileOpen`].
-pub fn check_pin_file(path: &Path) -> Result<(), HostError> {
-    let failed = |source| HostError::PinFile {
-        path: path.to_owned(),
-        source,
-    };
-    let file = File::open(path).map_err(failed)?;
-    let mode = file.metadata().map_err(failed)?.permissions().mode() & 0o777;
-    if mode & PIN_FILE_FORBIDDEN == 0 {
-        Ok(())
-    } else {
-        Err(HostError::PinFileOpen {
-            path: path.to_owned(),
-            mode,
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt as _;
 
     #[test]
     fn a_place_is_taken_once_and_a_stale_socket_replaced() {
@@ -168,25 +142,5 @@ mod tests {
             HostError::Taken { .. }
         ));
         assert!(path.exists());
-    }
-
-    #[test]
-    fn a_pin_file_is_closed_to_others() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("pin");
-        std::fs::write(&path, "1234").unwrap();
-        for (mode, good) in [
-            (0o400, true),
-            (0o600, true),
-            (0o440, true),
-            (0o444, false),
-            (0o660, false),
-            (0o604, false),
-            (0o601, false),
-        ] {
-            std::fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
-            assert_eq!(check_pin_file(&path).is_ok(), good, "{mode:o}");
-        }
-        assert!(check_pin_file(&dir.path().join("none")).is_err());
     }
 }

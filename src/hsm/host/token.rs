@@ -5,8 +5,6 @@
 //! C_Finalize: under load it crashes libraries, and the worker's end does its work. Failure story: every
 //! failure here ends the worker or leaves it answering one verdict; the host starts the next.
 
-use std::fs::File;
-use std::io::Read as _;
 use std::path::Path;
 
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
@@ -22,6 +20,7 @@ use super::memory::Memory;
 use super::verdict::{Verdict, cause, judge};
 use crate::config::Token;
 use crate::hsm::wire::TokenState;
+use crate::secret;
 
 /// The longest PIN in octets: longer than any token takes, so a wrong file is told from a PIN.
 const PIN_BYTES_MAX: usize = 256;
@@ -288,21 +287,16 @@ fn given_up(tries: u8) -> String {
 /// Reads the PIN: the file's octets but for one newline at the end.
 fn read_pin(path: &Path) -> Result<Zeroizing<Vec<u8>>, NotLoggedIn> {
     let unreadable = |problem: String| {
-        NotLoggedIn::unavailable(format!("pin_file {}: {problem}", path.display()))
+        NotLoggedIn::unavailable(format!("pin_file {} {problem}", path.display()))
     };
-    let mut pin = Zeroizing::new(Vec::with_capacity(PIN_BYTES_MAX + 2));
-    File::open(path)
-        .and_then(|file| {
-            file.take(u64::try_from(PIN_BYTES_MAX + 2).unwrap_or(u64::MAX))
-                .read_to_end(&mut pin)
-        })
-        .map_err(|source| unreadable(source.to_string()))?;
+    let mut pin =
+        secret::read(path, PIN_BYTES_MAX + 1).map_err(|refused| unreadable(refused.to_string()))?;
     if pin.last() == Some(&b'\n') {
         pin.pop();
     }
     if pin.is_empty() || pin.len() > PIN_BYTES_MAX {
         return Err(unreadable(format!(
-            "it must hold the PIN, 1 to {PIN_BYTES_MAX} octets, and at most a newline after it"
+            "must hold the PIN, 1 to {PIN_BYTES_MAX} octets, and at most a newline after it"
         )));
     }
     Ok(pin)
@@ -312,6 +306,7 @@ fn read_pin(path: &Path) -> Result<Zeroizing<Vec<u8>>, NotLoggedIn> {
 mod tests {
     use super::*;
     use cryptoki::context::Function;
+    use std::os::unix::fs::PermissionsExt as _;
 
     #[test]
     fn a_pin_file_loses_one_newline_and_nothing_else() {
@@ -326,6 +321,7 @@ mod tests {
             (&[b'1'; 300], None),
         ] {
             std::fs::write(&path, content).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
             let read = read_pin(&path).ok();
             assert_eq!(read.as_ref().map(|pin| pin.as_slice()), pin);
         }
