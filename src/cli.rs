@@ -21,6 +21,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{Config, ConfigError};
 use crate::daemon::{self, DaemonError};
+use crate::secret;
 use crate::time::Clock;
 
 mod acts;
@@ -347,6 +348,9 @@ enum CliError {
     /// Standard output.
     #[error("cannot write the answer")]
     Write(#[source] io::Error),
+    /// Its memory cannot be kept to itself.
+    #[error("the system refuses to forbid core dumps, and a key could get into one")]
+    Harden(#[source] io::Error),
     /// The runtime.
     #[error("the program cannot start its threads")]
     Runtime(#[source] io::Error),
@@ -402,6 +406,8 @@ fn execute(arguments: Arguments, path: PathBuf) -> Result<(), CliError> {
     } else {
         Output::Text
     };
+    // Whatever the command is: ceremonies make keys in this process, and the daemon holds some.
+    secret::harden().map_err(CliError::Harden)?;
     let config = Config::load(&path)?;
     let runtime = tokio::runtime::Runtime::new().map_err(CliError::Runtime)?;
     match arguments.command {

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use certstatus::log::IssuerName;
 use certstatus::log::checkpoint::VerifierKey;
-use rustix::process::{DumpableBehavior, Resource, Rlimit};
+use rustix::process::Resource;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -152,7 +152,6 @@ pub async fn run(config: Config, config_path: &Path) -> Result<(), DaemonError> 
 /// # Errors
 /// [`DaemonError`].
 pub async fn serve(config: Config, clock: Clock) -> Result<(), DaemonError> {
-    harden()?;
     raise_file_limit();
     let profiles = load_profiles(&config.profiles)?;
     let store = Store::open(&config.state_dir).await?;
@@ -329,23 +328,6 @@ fn log_key_pin(config: &Config) -> Result<[u8; 32], DaemonError> {
     let key = VerifierKey::parse(text.trim_end())
         .map_err(|bad| failed(std::io::Error::new(std::io::ErrorKind::InvalidData, bad)))?;
     Ok(key.spki_sha256())
-}
-
-/// Makes sure that neither the log key nor the server's key gets into a core dump or under a debugger.
-///
-/// # Errors
-/// [`DaemonError::Listen`]: the system refuses; nothing was started.
-pub fn harden() -> Result<(), DaemonError> {
-    let failed = |error: rustix::io::Errno| DaemonError::Listen {
-        what: "the system refuses to forbid core dumps".to_owned(),
-        source: error.into(),
-    };
-    let none = Rlimit {
-        current: Some(0),
-        maximum: Some(0),
-    };
-    rustix::process::setrlimit(Resource::Core, none).map_err(failed)?;
-    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(failed)
 }
 
 /// Raises the soft limit of open files, as far as the hard one allows, to what all connections need.

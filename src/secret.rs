@@ -1,8 +1,8 @@
 //! Secrets: the files that hold them, and the processes that hold them in memory.
 //!
-//! Owns who else may have access to a file with a PIN or a key, and the reading of it. Promises that a file that
-//! others may read or write is refused, that no more is read than was asked for, and that what was read is wiped
-//! when it is dropped. Never writes a file (`durable` does) and never says what one holds. Failure story:
+//! Owns who else may have access to a file with a PIN or a key, the reading of it, and what keeps a process's memory
+//! off the disks. Promises that a file that others may read or write is refused, that no more is read than was asked
+//! for, and that what was read is wiped when it is dropped. Never writes a file (`durable` does) and never says what one holds. Failure story:
 //! [`SecretRefused`] is for an operator to mend.
 
 use std::fs::{File, Metadata};
@@ -10,6 +10,7 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use rustix::process::{DumpableBehavior, Resource, Rlimit};
 use zeroize::Zeroizing;
 
 /// Permission bits that a secret's file must not have: to be written by the group, or anything by others. Its
@@ -70,6 +71,22 @@ pub fn read(path: &Path, bytes_max: usize) -> Result<Zeroizing<Vec<u8>>, SecretR
         return Err(SecretRefused::TooLong { bytes_max });
     }
     Ok(octets)
+}
+
+/// Keeps this process's memory out of core dumps and from debuggers, for as long as it lives.
+///
+/// To be called first of all in each program, before anything is read or made.
+///
+/// # Errors
+/// The system's error: do not go on.
+pub fn harden() -> io::Result<()> {
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    rustix::process::setrlimit(Resource::Core, none)?;
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    Ok(())
 }
 
 /// Refuses permissions that let others in.

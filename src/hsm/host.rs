@@ -38,7 +38,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use rustix::process::{DumpableBehavior, Resource, Rlimit};
 
 use self::args::Args;
 use crate::config::{Config, ConfigError, Token};
@@ -136,7 +135,9 @@ pub fn main() -> ExitCode {
 
 /// Runs as host or worker.
 fn run(args: &Args) -> Result<(), HostError> {
-    harden()?;
+    // No PIN and no session's state gets to a disk, and files are made for this user only.
+    secret::harden().map_err(|error| HostError::system("no core dumps", error))?;
+    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     let token = configured(args)?;
     if args.worker {
         worker::run(&token, args.purpose(), args.memory)
@@ -164,20 +165,6 @@ fn configured(args: &Args) -> Result<Token, HostError> {
             name: args.name.clone(),
             known,
         })
-}
-
-/// Makes sure that no PIN and no session state gets to a disk, and that files are made for this user only.
-fn harden() -> Result<(), HostError> {
-    let none = Rlimit {
-        current: Some(0),
-        maximum: Some(0),
-    };
-    rustix::process::setrlimit(Resource::Core, none)
-        .map_err(|error| HostError::system("no core dumps", error.into()))?;
-    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
-        .map_err(|error| HostError::system("not to be traced", error.into()))?;
-    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
-    Ok(())
 }
 
 /// The users that may connect: those of the configuration, or else the host's own.

@@ -1,6 +1,7 @@
 //! Ceremonies on a real token: what they refuse before anything is made, and a root that is elsewhere.
 
 use std::path::Path;
+use std::process::Command;
 
 use crate::harness::Site;
 use crate::harness::program::{openssl, run};
@@ -234,4 +235,28 @@ fn an_offline_root_answers_later() {
         verified.contains("certificate 3 in 3 attempts"),
         "{verified}"
     );
+}
+
+#[test]
+fn a_ceremonys_process_forbids_core_dumps_before_it_starts_anything() {
+    let site = Site::before_ceremony();
+    let own = site.path().join("programs");
+    std::fs::create_dir(&own).unwrap();
+    // Copied and written by other processes: a file that this one has open for writing cannot be run.
+    let hallmark = site.command("hallmark").get_program().to_owned();
+    run(Command::new("cp").arg(&hallmark).arg(own.join("hallmark")));
+    // In the place of the token host: its limits are those of the process that starts it.
+    let host =
+        "printf '#!/bin/sh\nulimit -H -c >core-limit\n' >hallmark-token && chmod +x hallmark-token";
+    run(Command::new("sh").args(["-c", host]).current_dir(&own));
+    let mut ceremony = Command::new(own.join("hallmark"));
+    ceremony.current_dir(site.path());
+    ceremony.arg("--config").arg(site.configuration());
+    let told = ceremony
+        .args(["ceremony", "run", "ceremony.toml", "--dry-run"])
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&told.stderr).into_owned();
+    let limit = std::fs::read_to_string(site.path().join("core-limit"));
+    assert_eq!(limit.expect(&told), "0\n", "{told}");
 }
