@@ -140,9 +140,21 @@ pub enum StepFailed {
     /// The system gives no randomness.
     #[error("the system gives no randomness")]
     Randomness,
-    /// The certificate that an offline root answered with is not the one asked for.
-    #[error("the certificate is refused: {0}")]
-    Answer(String),
+    /// The ceremony's file has the server's certificate signed by an issuer that has no key here.
+    #[error("issuer {0} has no key here, so it cannot sign")]
+    CannotSign(IssuerName),
+    /// A CA whose parent was not made.
+    #[error("its parent {0} cannot be made")]
+    NoParent(IssuerName),
+    /// The configuration names no key for an issuer.
+    #[error("the configuration names no key for issuer {0}")]
+    NoKey(IssuerName),
+    /// The log binds the name to another certificate.
+    #[error("issuer {0} is bound to another certificate in the log, for ever")]
+    BoundToAnother(IssuerName),
+    /// An event whose name the log does not take.
+    #[error("{0:?} is no name of an event")]
+    EventName(String),
 }
 
 /// Problems, a line each.

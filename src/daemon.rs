@@ -71,12 +71,24 @@ pub enum DaemonError {
     /// An issuer in the log that the configuration does not name.
     #[error("the log has the issuer {0}, but the configuration has no [[issuer]] of that name")]
     NotConfigured(IssuerName),
-    /// A listener or the server's certificate.
-    #[error("{what}")]
+    /// A listener.
+    #[error("cannot listen on {address}")]
     Listen {
-        /// What could not be listened on or read.
-        what: String,
+        /// Its address.
+        address: std::net::SocketAddr,
         /// The system's error.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The signals that end the daemon.
+    #[error("cannot wait for signals")]
+    Signals(#[source] std::io::Error),
+    /// The file that says which log key is the log's.
+    #[error("{}: the log's verifier key cannot be read", path.display())]
+    VerifierKey {
+        /// The file.
+        path: PathBuf,
+        /// The system's error, or what is wrong with its contents.
         #[source]
         source: std::io::Error,
     },
@@ -320,8 +332,8 @@ async fn log_key(config: &Config, hsm: &Hsm) -> Result<LogKey, DaemonError> {
 /// against entry 0.
 fn log_key_pin(config: &Config) -> Result<[u8; 32], DaemonError> {
     let path = config.verifier_key_file();
-    let failed = |source| DaemonError::Listen {
-        what: format!("{}: the log's verifier key cannot be read", path.display()),
+    let failed = |source| DaemonError::VerifierKey {
+        path: path.clone(),
         source,
     };
     let text = std::fs::read_to_string(&path).map_err(failed)?;
@@ -356,12 +368,8 @@ fn raise_file_limit() {
 
 /// Waits for SIGTERM or SIGINT.
 async fn stop_signal() -> Result<(), DaemonError> {
-    let failed = |source| DaemonError::Listen {
-        what: "cannot wait for signals".to_owned(),
-        source,
-    };
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Signals)?;
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}

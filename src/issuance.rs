@@ -146,9 +146,15 @@ pub enum IssueError {
     /// No answer in time; the work goes on and a retry finds it.
     #[error("not ready in time; ask again")]
     Late,
-    /// Something that cannot be at this point.
-    #[error("the configuration lacks {0}")]
-    Missing(String),
+    /// The order's or the line's profile is not among those that were loaded.
+    #[error("there is no profile {0:?} in the configured directory: put it back and start again")]
+    NoProfile(String),
+    /// The system gives no randomness, so there is no serial.
+    #[error("the system gives no randomness")]
+    Randomness,
+    /// What was made over an intent for a certificate cannot be read as one.
+    #[error("what was made over the intent at entry {} of the log is not a certificate", .0.0)]
+    NotACertificate(LeafIndex),
 }
 
 /// Holds a claim while it is in work; dropping it lets those who wait look again.
@@ -373,7 +379,7 @@ impl Inner {
         let profile = self
             .profiles
             .get(profile)
-            .ok_or_else(|| IssueError::Missing(format!("the profile {profile}")))?;
+            .ok_or_else(|| IssueError::NoProfile(profile.to_owned()))?;
         // Before the intent, so that an absent token leaves nothing to clean up.
         let issuer = known
             .issuer
@@ -441,9 +447,7 @@ fn device_id_of<'a>(
 fn answer(issued: Issued, known: &Known, origin: Origin) -> Result<Answer, IssueError> {
     let entries = issued.entries();
     let &Subject::Certificate { serial, not_after } = issued.subject() else {
-        return Err(IssueError::Missing(
-            "a certificate where its intent says one is".to_owned(),
-        ));
+        return Err(IssueError::NotACertificate(entries.0));
     };
     let mut chain = Vec::with_capacity(1 + known.chain.len());
     chain.push(issued.der().to_vec());
@@ -460,11 +464,10 @@ fn answer(issued: Issued, known: &Known, origin: Origin) -> Result<Answer, Issue
 /// A fresh random serial.
 ///
 /// # Errors
-/// [`IssueError::Missing`] when the system gives no randomness.
+/// [`IssueError::Randomness`] when the system gives no randomness.
 pub fn random_serial() -> Result<SerialNumber, IssueError> {
     let mut octets = [0; 16];
-    aws_lc_rs::rand::fill(&mut octets)
-        .map_err(|_| IssueError::Missing("randomness from the system".to_owned()))?;
+    aws_lc_rs::rand::fill(&mut octets).map_err(|_| IssueError::Randomness)?;
     Ok(SerialNumber::from_random(octets))
 }
 

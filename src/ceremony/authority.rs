@@ -230,9 +230,7 @@ pub(super) async fn bind(
         None => drop(log.record_issuer(record).await?),
         Some(bound) if bound.certificate == der => {}
         Some(_) => {
-            return Err(StepFailed::Answer(format!(
-                "{name} is bound to another certificate in the log, for ever"
-            )));
+            return Err(StepFailed::BoundToAnother(name));
         }
     }
     write(&published_certificate(config, name.as_str()), &der)?;

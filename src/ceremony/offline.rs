@@ -367,12 +367,7 @@ async fn bind_answer(
     let uri = config
         .issuer(&pending.issuer)
         .and_then(|issuer| issuer.key.clone())
-        .ok_or_else(|| {
-            StepFailed::Answer(format!(
-                "the configuration names no key for {}",
-                pending.issuer
-            ))
-        })?;
+        .ok_or_else(|| StepFailed::NoKey(pending.issuer.clone()))?;
     let record = IssuerRecord {
         name: pending.issuer.clone(),
         certificate: answer.certificate.clone(),

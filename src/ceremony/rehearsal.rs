@@ -202,7 +202,7 @@ fn trial_certificate(
     let by = match &ca.parent {
         Parent::Root(root) => match trial.get(root) {
             Some(facts) => CaSigner::Parent(facts),
-            None => return Err(StepFailed::Answer(format!("{root} cannot be made"))),
+            None => return Err(StepFailed::NoParent(root.clone())),
         },
         // What an offline root will say is its own; the rest of the certificate is judged here.
         Parent::Itself | Parent::Offline(_) => CaSigner::Itself {

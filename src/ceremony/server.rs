@@ -79,7 +79,7 @@ impl<P: FnMut(&str)> Site<'_, P> {
         let issuer = made
             .issuers
             .get(name)
-            .ok_or_else(|| StepFailed::Answer(format!("{name} cannot sign")))?
+            .ok_or_else(|| StepFailed::CannotSign(name.clone()))?
             .clone();
         let key = OwnKey::make()?;
         let path = self.config.server_key_file();

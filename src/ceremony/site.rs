@@ -303,7 +303,7 @@ pub(super) async fn record_event(
 ) -> Result<(), StepFailed> {
     let event: EventName = event
         .parse()
-        .map_err(|_| StepFailed::Answer(format!("{event} is no name of an event")))?;
+        .map_err(|_| StepFailed::EventName(event.to_owned()))?;
     log.record_event(event, data).await?;
     Ok(())
 }

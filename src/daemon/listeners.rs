@@ -83,8 +83,5 @@ impl Listeners {
 async fn tcp(address: std::net::SocketAddr) -> Result<TcpListener, DaemonError> {
     TcpListener::bind(address)
         .await
-        .map_err(|source| DaemonError::Listen {
-            what: format!("cannot listen on {address}"),
-            source,
-        })
+        .map_err(|source| DaemonError::Listen { address, source })
 }

@@ -87,7 +87,7 @@ pub(crate) async fn certify(
 
 /// What the registry keeps of an issued line certificate.
 fn line_certificate(answer: &Answer) -> Result<LineCertificate, IssueError> {
-    let unreadable = || IssueError::Missing("a line certificate that can be read back".to_owned());
+    let unreadable = || IssueError::NotACertificate(answer.entries.0);
     let der = answer.chain.first().ok_or_else(unreadable)?;
     let certificate = Certificate::from_der(der).map_err(|_| unreadable())?;
     let validity = certificate.tbs_certificate().validity();

@@ -196,7 +196,7 @@ impl From<&LogError> for Problem {
         let again = |kind, detail| Self::unavailable(kind, detail, error);
         match error {
             LogError::Busy => Self::busy(),
-            LogError::Halted(_) => again(
+            LogError::Halted(_) | LogError::Randomness => again(
                 &kind::HALTED,
                 "nothing can be recorded now, so nothing is issued: send the same request again later",
             ),
@@ -290,7 +290,9 @@ impl From<&IssueError> for Problem {
                 "the token made a wrong signature, which was thrown away: send the same request again soon",
                 error,
             ),
-            IssueError::Missing(_) => Self::internal(error),
+            IssueError::NoProfile(_) | IssueError::Randomness | IssueError::NotACertificate(_) => {
+                Self::internal(error)
+            }
             IssueError::Log(source) => Self::from(source),
             IssueError::Late => Self::late(),
         }

@@ -184,8 +184,7 @@ fn refused(key: &'static str, problem: &str) -> LogError {
 fn random<const N: usize>() -> Result<[u8; N], LogError> {
     let mut octets = [0; N];
     // Without randomness details could be guessed and nothing could be signed either.
-    aws_lc_rs::rand::fill(&mut octets)
-        .map_err(|_| LogError::Halted("the system gives no randomness".to_owned()))?;
+    aws_lc_rs::rand::fill(&mut octets).map_err(|_| LogError::Randomness)?;
     Ok(octets)
 }
 

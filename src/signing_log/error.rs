@@ -73,6 +73,9 @@ pub enum LogError {
     /// Recovery is not through.
     #[error("the signing log is recovering")]
     Recovering,
+    /// The system gives no randomness for salts: without it details could be guessed.
+    #[error("the system gives no randomness")]
+    Randomness,
     /// Too many appends wait.
     #[error("the signing log is busy")]
     Busy,

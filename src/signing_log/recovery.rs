@@ -238,7 +238,7 @@ fn tree_of(edge: &certstatus::log::tile::Edge) -> (u64, Hash) {
 /// The event that tells of a recovery.
 fn recovered(data: &serde_json::Value) -> Result<Append, LogError> {
     let name = "recovered".parse();
-    let name = name.map_err(|_| LogError::Damaged("an event's name".to_owned()))?;
+    let name = name.expect("\"recovered\" has the form of an event's name");
     let note = Box::new(Note::event(name, data.clone())?);
     Ok(Append::Note { note, answer: None })
 }

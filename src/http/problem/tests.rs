@@ -81,6 +81,7 @@ fn log_errors() -> Vec<(LogError, u16)> {
     };
     vec![
         (LogError::Halted(INSIDE.into()), 503),
+        (LogError::Randomness, 503),
         (LogError::Recovering, 503),
         (LogError::Busy, 503),
         (LogError::Stopping, 503),
@@ -209,7 +210,12 @@ fn issue_errors() -> Vec<(IssueError, u16)> {
         (IssueError::NoToken, 503),
         (IssueError::Check(SignatureFault::Mismatch), 503),
         (IssueError::Late, 503),
-        (IssueError::Missing(INSIDE.into()), 500),
+        (IssueError::NoProfile(INSIDE.into()), 500),
+        (IssueError::Randomness, 500),
+        (
+            IssueError::NotACertificate(certstatus::log::LeafIndex(7)),
+            500,
+        ),
     ];
     for (refused, status) in refusals() {
         all.push((
