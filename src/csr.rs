@@ -5,6 +5,7 @@
 //! over bytes encoded anew; and that no input makes it panic or work for long (`limits` come first).
 //! Never copies a field into a certificate: that is `profile`'s to decide. Failure story: every refusal
 //! names the rule in words for the operator of a line, and nothing of the request's contents but OIDs.
+#![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
 mod key_policy;
 mod scan;

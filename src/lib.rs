@@ -4,6 +4,10 @@
 //! the appliance whose outcome is not durable there too. Read `docs/ISSUANCE.md`, then [`issuance`].
 //!
 //! Modules stand in layers; lower ones never import higher ones (`tests/it/layers.rs` checks).
+#![cfg_attr(
+    test,
+    allow(clippy::too_many_lines, reason = "a test may be a long table")
+)]
 
 // 5
 pub mod cli;

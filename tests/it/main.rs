@@ -6,7 +6,9 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::disallowed_methods,
-    reason = "a test that fails says so by panicking, waits on the wall clock and reads cargo's environment"
+    clippy::too_many_lines,
+    reason = "a test that fails says so by panicking, waits on the wall clock reads cargo's environment, and may be a long \
+              table"
 )]
 
 mod ceremony;

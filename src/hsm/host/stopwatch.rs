@@ -11,7 +11,7 @@ pub struct Stopwatch(Instant);
 
 impl Stopwatch {
     /// Starts at 0.
-    #[allow(
+    #[expect(
         clippy::disallowed_methods,
         reason = "monotonic, for deadlines only; the wall clock is crate::time's"
     )]

@@ -87,7 +87,7 @@ const fn reached(function: Function) -> Reached {
 }
 
 /// A return code's name and what to do about it; PKCS#11 3.1, section 5.1, says what each means.
-#[allow(clippy::too_many_lines, reason = "one line a code; the point is that they stand together")]
+#[expect(clippy::too_many_lines, reason = "one line a code; the point is that they stand together")]
 #[rustfmt::skip]
 fn weigh(code: RvError) -> (Cow<'static, str>, Verdict) {
     use Verdict::{Busy, Leave, PinLocked, PinRejected, Refused};
