@@ -18,6 +18,9 @@ use certstatus::log::IssuerName;
 
 pub use uri::{TokenUri, UriRefused};
 
+/// The name in the log of what the appliance does on its own account, which no operator may have.
+pub const APPLIANCE: &str = "appliance";
+
 /// The whole configuration.
 #[derive(Clone, Debug)]
 pub struct Config {

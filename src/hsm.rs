@@ -12,7 +12,7 @@ mod log_key;
 #[doc(hidden)]
 pub mod wire;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use aws_lc_rs::signature::Ed25519KeyPair;
@@ -228,6 +228,11 @@ pub enum Reached {
     No,
     /// It may have: a signature may exist.
     Maybe,
+}
+
+/// Locks; what these mutexes hold is whole at every moment.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl HsmError {

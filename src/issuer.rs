@@ -359,9 +359,7 @@ impl Issuer {
             record.algorithm,
         )
         .map_err(|refused| unfit(refused.to_string()))?;
-        facts.crl_url.clone_from(&configured.crl_url);
-        facts.ocsp_url.clone_from(&configured.ocsp_url);
-        facts.ca_url.clone_from(&configured.ca_url);
+        facts.take_urls(configured);
         let uri = configured
             .key
             .as_ref()

@@ -31,6 +31,7 @@ use certstatus::signature::{PublicKey, SignatureAlgorithm};
 use certstatus::{SerialNumber, UnixMillis};
 use x509_cert::name::Name;
 
+use crate::config;
 use crate::csr::VerifiedCsr;
 use crate::ra::Grant;
 use encode::Criticality;
@@ -493,5 +494,12 @@ impl IssuerFacts {
         algorithm: SignatureAlgorithm,
     ) -> Result<Self, BuildRefused> {
         authority::facts(name, certificate, algorithm).map_err(authority::unfit)
+    }
+
+    /// Takes the URLs that certificates of this issuer name from its configuration.
+    pub fn take_urls(&mut self, configured: &config::Issuer) {
+        self.crl_url.clone_from(&configured.crl_url);
+        self.ocsp_url.clone_from(&configured.ocsp_url);
+        self.ca_url.clone_from(&configured.ca_url);
     }
 }

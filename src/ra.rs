@@ -20,7 +20,7 @@ mod pattern;
 mod state;
 
 /// The name in the log of what the appliance does on its own account: renewals, self-tests, CRLs.
-pub const APPLIANCE: &str = "appliance";
+pub const APPLIANCE: &str = crate::config::APPLIANCE;
 
 /// Lines and orders as they stand, shared by all requests; changed only after the log has the change.
 #[derive(Clone, Default)]

@@ -39,14 +39,13 @@ use tokio::task::JoinHandle;
 pub use error::{Holder, IntentRefused, LogError};
 pub use intent::{Certificate, CheckFailed, Failed, Intent, Issued, ToBeSigned};
 pub use record::{
-    CertificateFilter, CertificateRecord, Claim, Claimed, IssuerRecord, IssuerRole, LogState,
-    LogStatus, Publication, Revocation,
+    CertificateFilter, CertificateRecord, Claim, Claimed, IssuerRecord,
+    IssuerRole, LogState, LogStatus, Publication, Revocation,
 };
 
 use append::{Append, Closing, IntentDraft, Note, RevokeDraft};
 use shared::Shared;
 use start::Parts;
-use writer::Pace;
 
 use crate::hsm::{Hsm, LogKey};
 use crate::ra::{Change, Grant, Registry};
@@ -87,13 +86,7 @@ impl SigningLog {
         publication: Publication,
         data: serde_json::Value,
     ) -> Result<Self, LogError> {
-        let parts = Parts {
-            clock,
-            origin: origin.to_owned(),
-            key,
-            publication,
-            pace: Pace::NORMAL,
-        };
+        let parts = Parts::new(clock, origin, key, publication);
         Self::create_with(store, parts, data).await
     }
 
@@ -110,13 +103,7 @@ impl SigningLog {
         key: LogKey,
         publication: Publication,
     ) -> Result<Self, LogError> {
-        let parts = Parts {
-            clock,
-            origin: origin.to_owned(),
-            key,
-            publication,
-            pace: Pace::NORMAL,
-        };
+        let parts = Parts::new(clock, origin, key, publication);
         Self::open_with(store, parts).await
     }
 

@@ -248,9 +248,7 @@ pub(super) fn facts(
 ) -> Result<IssuerFacts, StepFailed> {
     let mut facts = IssuerFacts::from_certificate(name.clone(), certificate, algorithm)?;
     if let Some(configured) = config.issuer(name) {
-        facts.crl_url.clone_from(&configured.crl_url);
-        facts.ocsp_url.clone_from(&configured.ocsp_url);
-        facts.ca_url.clone_from(&configured.ca_url);
+        facts.take_urls(configured);
     }
     Ok(facts)
 }

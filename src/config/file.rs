@@ -38,9 +38,6 @@ const SIGN_DEADLINE_DEFAULT: Duration = Duration::from_secs(10);
 /// Names in the server's certificate.
 const SERVER_NAMES_MAX: usize = 32;
 
-/// The name of the appliance's own acts in the log, which no operator may have.
-const APPLIANCE: &str = "appliance";
-
 /// The whole file.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -278,7 +275,7 @@ impl Place<'_> {
                 let rule = "must have 1 to 64 letters, digits, '.', '-', '_' and '@'";
                 return Err(self.refuse(key, rule));
             }
-            if form.name == APPLIANCE {
+            if form.name == super::APPLIANCE {
                 let rule = "\"appliance\" stands for the appliance's own acts: take another";
                 return Err(self.refuse(key, rule));
             }

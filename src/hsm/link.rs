@@ -11,7 +11,7 @@ mod connection;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use certstatus::signature::SignatureAlgorithm;
@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep, timeout};
 use self::connection::Lost;
 use super::host::queue_bounds;
 use super::wire::{self, Answer, Fault, TokenState};
-use super::{HsmError, TokenHealth};
+use super::{HsmError, TokenHealth, lock};
 use crate::config::Token;
 
 /// Requests in flight at most; the host's queue holds fewer, so this bounds only what a stuck host leaves.
@@ -39,11 +39,6 @@ const ANSWER_SLACK: Duration = Duration::from_secs(5);
 
 /// Latencies that the median is taken of.
 const LATENCIES: usize = 256;
-
-/// Locks; what these mutexes hold is whole at every moment.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// The connection to one token host.
 #[derive(Debug)]

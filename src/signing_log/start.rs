@@ -44,6 +44,19 @@ pub(super) struct Parts {
     pub pace: Pace,
 }
 
+impl Parts {
+    /// What a log in service needs.
+    pub(super) fn new(clock: Clock, origin: &str, key: LogKey, publication: Publication) -> Self {
+        Self {
+            clock,
+            origin: origin.to_owned(),
+            key,
+            publication,
+            pace: Pace::NORMAL,
+        }
+    }
+}
+
 /// What a log begins with.
 struct Begun {
     /// What is durable.

@@ -7,13 +7,14 @@
 use std::io::Read as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::args::Purpose;
 use super::connection::Connection;
 use super::key::{NewKey, OpenKey, Wanted};
 use super::queue::{Job, Queue, Work};
+use crate::hsm::lock;
 use crate::hsm::wire::{
     Answer, Fault, Frame, PART_BYTES_MAX, Request, TBS_BYTES_MAX, TokenState, WireFault,
     split_frame,
@@ -48,11 +49,6 @@ pub struct Shared {
     keys: Mutex<Vec<(Wanted, Arc<OpenKey>)>>,
     /// The next connection's number.
     next_number: AtomicU64,
-}
-
-/// Locks; what these mutexes hold is whole at every moment.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Shared {
