@@ -1,4 +1,6 @@
-//! Every bound in one place, each with its reason.
+//! The bounds on what comes from outside and on what many parts share, each with its reason.
+//!
+//! A bound that one module alone sets and meets (a pause, a deadline of its own) stands in that module.
 
 use std::time::Duration;
 
