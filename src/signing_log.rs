@@ -39,7 +39,7 @@ use tokio::task::JoinHandle;
 pub use error::{Holder, IntentRefused, LogError};
 pub use intent::{Certificate, CheckFailed, Failed, Intent, Issued, ToBeSigned};
 pub use record::{
-    CertificateFilter, CertificateRecord, Claim, Claimed, IssuerRecord,
+    CertificateFilter, CertificateRecord, CertificateState, Claim, Claimed, IssuerRecord,
     IssuerRole, LogState, LogStatus, Publication, Revocation,
 };
 

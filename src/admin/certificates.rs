@@ -83,7 +83,7 @@ async fn listed(
     }
     if let Some(order) = &filter.order {
         // An empty list would read as an order that has issued nothing yet.
-        existing(admin, order)?;
+        existing(admin, order.as_str())?;
     }
     let found = admin.inner.log.certificates(&filter).await;
     found.map_err(|error| Problem::from(&error))

@@ -16,7 +16,9 @@ use sqlx::{QueryBuilder, Row as _, Sqlite};
 use super::append::named_algorithm;
 use super::error::LogError;
 use super::intent::Issued;
-use super::record::{CertificateFilter, CertificateRecord, Claim, Claimed, IssuerRecord};
+use super::record::{
+    CertificateFilter, CertificateRecord, CertificateState, Claim, Claimed, IssuerRecord,
+};
 use super::tables::{issuer, serial, unsigned};
 
 /// Certificates in one answer at most.
@@ -151,7 +153,10 @@ pub(super) async fn certificate(
         return Ok(None);
     };
     let mut record = record(&row).map_err(failed)?;
-    if matches!(record.status.as_str(), "issued" | "revoked") {
+    if matches!(
+        record.status,
+        CertificateState::Issued | CertificateState::Revoked
+    ) {
         let details = sqlx::query(
             "SELECT i.detail AS intent_detail, e.detail AS outcome_detail FROM outcome o \
              JOIN entry i ON i.idx = o.intent JOIN entry e ON e.idx = o.entry WHERE o.intent = $1",
@@ -174,16 +179,16 @@ fn record(row: &SqliteRow) -> Result<CertificateRecord, sqlx::Error> {
     let entry: Option<i64> = row.try_get("entry")?;
     let revoked: Option<i64> = row.try_get("revoked")?;
     let status = match (outcome, revoked) {
-        (None, _) => "open",
-        (Some(0), None) => "issued",
-        (Some(0), Some(_)) => "revoked",
-        (Some(1), _) => "abandoned",
-        (Some(_), _) => "unresolved",
+        (None, _) => CertificateState::Open,
+        (Some(0), None) => CertificateState::Issued,
+        (Some(0), Some(_)) => CertificateState::Revoked,
+        (Some(1), _) => CertificateState::Abandoned,
+        (Some(_), _) => CertificateState::Unresolved,
     };
     Ok(CertificateRecord {
         serial: serial(row, "serial")?,
         issuer: issuer(row, "issuer")?,
-        status: status.to_owned(),
+        status,
         profile: row.try_get("profile")?,
         order: row.try_get("order_name")?,
         line: row.try_get("line")?,

@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 
+use certstatus::log::entry::Slug;
 use certstatus::log::{DetailHash, IssuerName, LeafIndex};
 use certstatus::signature::SignatureAlgorithm;
 use certstatus::{SerialNumber, UnixMillis};
@@ -47,6 +48,22 @@ pub enum Claimed {
     },
 }
 
+/// What has become of the intent for a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CertificateState {
+    /// It has no outcome yet.
+    Open,
+    /// The certificate was issued and counts.
+    Issued,
+    /// The certificate was issued and revoked since.
+    Revoked,
+    /// No token signed it.
+    Abandoned,
+    /// A token may have signed it; its serial counts as revoked.
+    Unresolved,
+}
+
 /// A certificate as `cert list` and `cert show` tell of it.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct CertificateRecord {
@@ -54,8 +71,8 @@ pub struct CertificateRecord {
     pub serial: SerialNumber,
     /// The issuer.
     pub issuer: IssuerName,
-    /// `issued`, `open`, `abandoned`, `unresolved` or `revoked`.
-    pub status: String,
+    /// What became of it.
+    pub status: CertificateState,
     /// The profile.
     pub profile: String,
     /// The order.
@@ -81,11 +98,11 @@ pub struct CertificateRecord {
 #[serde(deny_unknown_fields, default)]
 pub struct CertificateFilter {
     /// Of this order.
-    pub order: Option<String>,
+    pub order: Option<Slug>,
     /// Of this device id (case does not matter).
     pub device_id: Option<String>,
     /// Of this issuer.
-    pub issuer: Option<String>,
+    pub issuer: Option<IssuerName>,
     /// Entries after this one.
     pub after: Option<u64>,
     /// At most this many (1–1,000; 100 when absent).

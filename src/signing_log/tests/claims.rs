@@ -331,7 +331,10 @@ async fn an_abandoned_intent_leaves_nothing_behind() {
     log.record_failed(failed(intent, 0)).await.unwrap();
     assert_eq!(used(&log), 0);
     let record = log.certificate(serial).await.unwrap().unwrap();
-    assert_eq!((record.status.as_str(), record.pem), ("abandoned", None));
+    assert_eq!(
+        (record.status, record.pem),
+        (CertificateState::Abandoned, None)
+    );
     let revoked = log.record_revoked("op", serial, 1).await;
     assert!(matches!(
         revoked,
@@ -366,7 +369,7 @@ async fn unresolved_units_return_up_to_the_cap_and_their_serials_are_revoked() {
         let standing = log.record_revoked("op", serial, 4).await.unwrap();
         assert_eq!(standing.reason, 0);
         let record = log.certificate(serial).await.unwrap().unwrap();
-        assert_eq!(record.status, "unresolved");
+        assert_eq!(record.status, CertificateState::Unresolved);
     }
     let refused = site.intent(&log, device).await;
     assert!(matches!(
@@ -407,7 +410,7 @@ async fn a_revoked_certificate_is_told_and_stays_as_it_is() {
     let again = site.intent(&log, device).await;
     assert!(matches!(again, Err(IntentRefused::ClaimTaken)));
     let record = log.certificate(serial).await.unwrap().unwrap();
-    assert_eq!(record.status, "revoked");
+    assert_eq!(record.status, CertificateState::Revoked);
     let unknown = log.record_revoked("op", super::serial(), 1).await;
     assert!(matches!(unknown, Err(LogError::Change(_))));
     site.check(&log).await;

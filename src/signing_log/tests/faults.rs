@@ -238,11 +238,11 @@ async fn a_kill_leaves_open_intents_that_only_recovery_closes() {
     assert!(matches!(claimed, Err(LogError::Recovering)));
     assert!(log.checkpoint().await.is_err());
     let record = log.certificate(serial).await.unwrap().unwrap();
-    assert_eq!(record.status, "open");
+    assert_eq!(record.status, CertificateState::Open);
     log.recover(Hsm::open(&[])).await.unwrap();
     log.recover(Hsm::open(&[])).await.unwrap();
     let record = log.certificate(serial).await.unwrap().unwrap();
-    assert_eq!(record.status, "unresolved");
+    assert_eq!(record.status, CertificateState::Unresolved);
     let revoked = log.revoked(&"device-1".parse().unwrap()).await.unwrap();
     assert_eq!(revoked.len(), 1);
     // One is issued, the unresolved one's unit came back.

@@ -255,7 +255,7 @@ async fn certificates_are_listed_by_what_they_are() {
         list(all.clone()).await,
         ["Dev-1", "dev-2", "dev-3", "dev-4"]
     );
-    let order = Some("other".to_owned());
+    let order = Some("other".parse().unwrap());
     assert_eq!(
         list(CertificateFilter {
             order,
@@ -270,7 +270,7 @@ async fn certificates_are_listed_by_what_they_are() {
         ..all.clone()
     };
     assert_eq!(list(one).await, ["Dev-1"]);
-    let issuer = Some("access".to_owned());
+    let issuer = Some("access".parse().unwrap());
     assert!(
         list(CertificateFilter {
             issuer,
@@ -289,12 +289,12 @@ async fn certificates_are_listed_by_what_they_are() {
     let after = Some(records[1].intent.0);
     let rest = CertificateFilter { after, ..all };
     assert_eq!(list(rest).await, ["dev-3", "dev-4"]);
-    assert_eq!(records[3].status, "open");
+    assert_eq!(records[3].status, CertificateState::Open);
     assert_eq!(records[3].intent, intent.index());
     let shown = log.certificate(records[0].serial).await.unwrap().unwrap();
     assert_eq!(
-        (shown.status.as_str(), shown.line.as_deref()),
-        ("issued", Some("line-1"))
+        (shown.status, shown.line.as_deref()),
+        (CertificateState::Issued, Some("line-1"))
     );
     assert!(
         shown
