@@ -47,10 +47,6 @@ const SIDEWAYS: &[(&str, &str, &str)] = &[
     ("hsm", "config", "tokens are configured"),
     ("hsm", "secret", "PINs and a log key are read from files"),
     ("hsm", "limits", "queues are bounded"),
-    ("hsm", "time", "deadlines"),
-    ("hsm", "durable", "a log key's file is written once"),
-    ("store", "durable", "files that must last"),
-    ("durable", "limits", "sizes are bounded"),
 ];
 
 /// Types whose values entitle something, and the only modules that may write one out.
