@@ -115,6 +115,9 @@ pub const DETAIL_BYTES_MAX: usize = 64 * 1024;
 /// Appends that share one transaction at most: enough to hide an fsync, small enough to stay under 10 ms.
 pub const GROUP_COMMIT_MAX: usize = 256;
 
+/// Entries after which committed pages are moved into the database, beside the writer: some 20 MiB of them.
+pub const MOVE_INTERVAL: u64 = 2048;
+
 /// Appends that wait for the log at most; more answer 503.
 pub const APPEND_QUEUE_MAX: usize = 4096;
 

@@ -12,6 +12,7 @@
 mod append;
 mod error;
 mod intent;
+mod mover;
 mod plan;
 mod publish;
 mod read;
@@ -71,6 +72,7 @@ struct Inner {
 struct Tasks {
     writer: JoinHandle<()>,
     publisher: JoinHandle<()>,
+    mover: JoinHandle<()>,
 }
 
 impl SigningLog {
@@ -417,10 +419,11 @@ impl SigningLog {
                 .unwrap_or_else(PoisonError::into_inner);
             tasks.take()
         };
-        if let Some(Tasks { writer, publisher }) = tasks {
+        if let Some(tasks) = tasks {
             // A task that panicked has aborted the process or said why.
-            let _ended = writer.await;
-            let _ended = publisher.await;
+            let _ended = tasks.writer.await;
+            let _ended = tasks.publisher.await;
+            let _ended = tasks.mover.await;
         }
         self.inner.shared.readers().close().await;
     }

@@ -32,9 +32,9 @@ const READERS_MAX: u32 = 2;
 /// Prepared statements that the writer keeps: about ten kinds, each for 1 to 64 rows.
 const STATEMENTS_MAX: usize = 1024;
 
-/// WAL pages (4 KiB) before SQLite copies them into the database: more, so that pages that are written
-/// again and again (the tables' right edges) are copied once.
-const WAL_PAGES: &str = "4096";
+/// WAL pages (4 KiB) before the writer itself copies them into the database, in the commit that finds so many:
+/// [`move_wal`] has copied nearly all of them by then, so that this is short. A WAL of 64 MiB.
+const WAL_PAGES: &str = "16384";
 
 /// The writer's page cache in KiB (negative means KiB to SQLite): the inner pages of the random indexes.
 const CACHE_KIB: &str = "-16384";
@@ -230,6 +230,37 @@ pub(crate) async fn checkpoint_wal(writer: &mut SqliteConnection) -> Result<(), 
     } else {
         Err(StoreError::WalBusy)
     }
+}
+
+/// Opens a connection for [`move_wal`].
+///
+/// # Errors
+/// [`StoreError`]: the writer moves the pages all the same, and those who wait for it wait longer.
+pub(crate) async fn open_mover(path: &Path) -> Result<SqliteConnection, StoreError> {
+    let options = SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(false)
+        .busy_timeout(BUSY_TIMEOUT)
+        // Also what makes it fsync the WAL before the pages are copied, and the database after.
+        .synchronous(SqliteSynchronous::Full)
+        // Its own copies would only be copied again when they are full.
+        .pragma("wal_autocheckpoint", "0");
+    options.connect().await.map_err(StoreError::Sql)
+}
+
+/// Copies what it can of the write-ahead log into the database while others read and write, and fsyncs.
+///
+/// With a million certificates nearly every page that a commit touches is another one, and writing them in
+/// place takes tens of milliseconds: beside the commits that costs nobody his wait.
+///
+/// # Errors
+/// [`StoreError`]: the pages stay in the log, and are copied by a later call or by the writer.
+pub(crate) async fn move_wal(mover: &mut SqliteConnection) -> Result<(), StoreError> {
+    let (_busy, _pages, _moved): (i64, i64, i64) = sqlx::query_as("PRAGMA wal_checkpoint(PASSIVE)")
+        .fetch_one(mover)
+        .await
+        .map_err(StoreError::Sql)?;
+    Ok(())
 }
 
 /// Reads back every pragma that durability rests on: SQLite ignores what it does not know.

@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 
 use super::append::{Append, Closing, Note};
 use super::error::LogError;
+use super::mover;
 use super::plan::View;
 use super::publish::{Publisher, published_size};
 use super::record::{LogState, Publication};
@@ -213,7 +214,9 @@ impl SigningLog {
         let shared = Arc::clone(&writer.shared);
         #[cfg(test)]
         let faults = writer.faults.clone();
+        let mover = mover::run(Arc::clone(&shared), writer.path.clone());
         let tasks = Tasks {
+            mover: tokio::spawn(mover),
             writer: tokio::spawn(writer.run()),
             publisher: tokio::spawn(publisher.run()),
         };
