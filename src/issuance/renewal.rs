@@ -16,10 +16,7 @@ use x509_cert::Certificate;
 use super::{Answer, Inner, Issuance, IssueError, Origin};
 use crate::csr::VerifiedCsr;
 use crate::ra::{Line, LineCertificate};
-use crate::signing_log::{CertificateRecord, LogError, LogState};
-
-/// What the log calls a certificate that was issued and is not revoked.
-const ISSUED: &str = "issued";
+use crate::signing_log::{CertificateRecord, CertificateState, LogError, LogState};
 
 /// A line's turn to renew its certificate; dropping it lets the next renewal of the line begin.
 pub(crate) struct RenewalTurn {
@@ -96,11 +93,10 @@ impl Inner {
         else {
             return Ok(None);
         };
-        if status != ISSUED {
+        if status != CertificateState::Issued {
             return Ok(None);
         }
-        let unreadable =
-            || IssueError::Missing("a line certificate that can be read back".to_owned());
+        let unreadable = || IssueError::NotACertificate(intent);
         let (_, der) = der::pem::decode_vec(pem.as_bytes()).map_err(|_| unreadable())?;
         if public_key_of(&der).map_err(|_| unreadable())? != *spki {
             return Ok(None);
