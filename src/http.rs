@@ -1,9 +1,10 @@
 //! The listeners on TCP: the line API over mTLS, and health and metrics on loopback.
 //!
 //! Owns routes, limits on requests, and who the peer is. Promises that every request is judged anew by `ra`,
-//! that every refusal is a problem document and a note in the signing log, and that work in progress is
-//! never cancelled by a client that goes away. Never decides who may have a certificate. Failure story: what
-//! fails before the intent costs one answer; what fails after it is `issuance`'s story.
+//! that every refusal is a problem document (a line's also a note in the signing log, within a budget), and
+//! that work in progress is never cancelled by a client that goes away. Never decides who may have a
+//! certificate. Failure story: what fails before the intent costs one answer; what fails after it is
+//! `issuance`'s story.
 
 use std::sync::Arc;
 use std::time::Duration;

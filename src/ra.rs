@@ -488,9 +488,8 @@ impl Line {
         self.serial
     }
 
-    /// Entitles the line to a new certificate for itself.
-    #[must_use]
-    pub fn renewal(&self) -> Grant {
+    /// Entitles the line to a new certificate for itself; [`Registry::renewal`] looks whether it has room.
+    fn renewal(&self) -> Grant {
         Grant(GrantKind::LineRenewal {
             line: self.name.clone(),
         })

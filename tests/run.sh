@@ -10,9 +10,10 @@ Installs what is missing (Debian packages, a Python environment below target/), 
 all tests, shell and document checks, pkilint on every kind of certificate, a small run of the benchmark,
 and the quickstart.
 
-  --long   the long versions too: many more random cases, kills and rows, and a minute of fuzzing for each parser
+  --long   the long versions too: many more random cases and kills, a minute of fuzzing for each parser, and the
+           benchmark itself with a million certificates in the store (about an hour in all)
 
-One build (the dev profile) serves them all. CARGO_TARGET_DIR is honoured.
+One build (the dev profile) serves them all, but for fuzzing and the benchmark itself. CARGO_TARGET_DIR is honoured.
 TEXT
 }
 
@@ -102,8 +103,13 @@ if [ "$long" -eq 1 ]; then
   bash tests/fuzz.sh
 fi
 
-step "benchmark, small"
-bash tests/bench/issue/run.sh --smoke
+if [ "$long" -eq 1 ]; then
+  step "benchmark, with a million certificates"
+  bash tests/bench/issue/run.sh --rounds 1 --slow-ms 0 --fill 1000000
+else
+  step "benchmark, small"
+  bash tests/bench/issue/run.sh --smoke
+fi
 
 step "quickstart"
 bash softhsm/quickstart.sh --dev

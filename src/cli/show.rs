@@ -308,11 +308,13 @@ pub(super) fn status(value: &Value) -> String {
         Some(false) => "no",
         None => "-",
     };
+    let reasons = value.get("reasons").and_then(Value::as_array);
+    let reasons: Vec<&str> = reasons.into_iter().flatten().filter_map(Value::as_str).collect();
     let log = value.get("log").unwrap_or(&Value::Null);
     let mut shown = pairs(&[
         ("version", text(value, "version")),
         ("time", date(value, "now")),
-        ("ready to issue", ready.to_owned()),
+        ("ready to issue", with_reason(ready, &reasons.join("; "))),
         ("log", text(log, "origin")),
         (
             "log state",
@@ -373,7 +375,7 @@ pub(super) fn status(value: &Value) -> String {
 
 /// A state with its reason, where there is one.
 fn with_reason(state: &str, reason: &str) -> String {
-    if reason == "-" {
+    if matches!(reason, "-" | "") {
         state.to_owned()
     } else {
         format!("{state}: {reason}")
@@ -453,13 +455,13 @@ mod tests {
     #[test]
     fn the_states_of_things_are_told() {
         let status = status(&json!({
-            "version": "0.1.0", "now": 0, "ready": false,
+            "version": "0.1.0", "now": 0, "ready": false, "reasons": ["the token is away", "no disk"],
             "log": {"origin": "o", "state": "halted", "reason": "disk full", "size": 7, "published": 6},
             "tokens": [{"token": "main", "usable": false, "problem": "no host"}],
             "issuers": [{"issuer": "device-1", "role": "device", "usable": true}],
         }));
         for part in [
-            "ready to issue  no",
+            "ready to issue  no: the token is away; no disk",
             "halted: disk full",
             "7, 6 published",
             "no host",

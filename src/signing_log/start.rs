@@ -1,8 +1,8 @@
 //! Making and opening a log: from an empty store or a full one to running tasks.
 //!
-//! Promises a start whose cost does not grow with history: right edge, registry, open intents. Refuses a store
-//! that is not this log, or that was rolled back behind what is published. Failure story: [`LogError`], and
-//! nothing was changed.
+//! Promises a start whose cost does not grow with certificates: right edge, open intents, and the changes of
+//! lines and orders, which are replayed. Refuses a store that is not this log, or that was rolled back behind what is
+//! published. Failure story: [`LogError`], and nothing was changed.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -480,7 +480,8 @@ impl SigningLog {
         let tasks = self.inner.tasks.lock().unwrap().take().unwrap();
         tasks.writer.abort();
         tasks.publisher.abort();
-        let _aborted = (tasks.writer.await, tasks.publisher.await);
+        tasks.mover.abort();
+        let _aborted = (tasks.writer.await, tasks.publisher.await, tasks.mover.await);
     }
 }
 
