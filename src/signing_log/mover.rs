@@ -1,7 +1,8 @@
 //! Moves committed pages from the write-ahead log into the database, beside the writer.
 //!
 //! Owns when that is done. Promises nothing that durability rests on: a commit is durable in the write-ahead
-//! log, and the writer moves what this task has not. Never delays a commit. Failure story: told once, tried
+//! log, and the writer moves what this task has not. Never delays a commit. Its connection stays open through
+//! a halt, so that the log's index outlives the writer's connection: a commit that failed stays taken back. Failure story: told once, tried
 //! again with the next pages; a disk that does not work halts the log in the writer's next commit.
 
 use std::path::PathBuf;

@@ -70,11 +70,9 @@ const STEP_2: &[Row] = &[
         ..ROW
     },
     Row {
-        // It cannot be taken back either, so that it is there after all: nobody signed it, which is known.
         name: "2 the disk fails three times in a row, at the order's last unit",
         fault: Fault::Syncs("lost", 0, 3),
         answer: Answer::Problem(503, "halted"),
-        first: First::Abandoned,
         quantity: 1,
         ..ROW
     },
