@@ -1,10 +1,17 @@
 //! Ceremonies on a real token: what they refuse before anything is made, and a root that is elsewhere.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::harness::Site;
+use hyper::StatusCode;
+use serde_json::{Value, json};
+
+use crate::harness::device::{Device, der};
+use crate::harness::log::sha256;
 use crate::harness::program::{openssl, run};
+use crate::harness::{Appliance, Site, invariants};
+use crate::interop::assert_signed_as_logged;
 
 /// Runs the site's ceremony file with further words; standard error of a run that must fail.
 fn refused(site: &Site, more: &[&str]) -> String {
@@ -50,9 +57,21 @@ fn untouched(site: &Site) -> bool {
 #[test]
 fn a_rehearsal_makes_nothing_and_a_ceremony_is_held_once() {
     let site = Site::before_ceremony();
-    run(site
-        .hallmark()
-        .args(["ceremony", "run", "ceremony.toml", "--dry-run"]));
+    let rehearse = ["ceremony", "run", "ceremony.toml", "--dry-run"];
+    let text = run(site.hallmark().args(rehearse)).stdout;
+    let told = run(site.hallmark().args(rehearse).arg("--json")).stdout;
+    let told: Value = serde_json::from_slice(&told).unwrap();
+    assert_eq!(told["title"], "Quickstart");
+    // The same steps, for people and for programs.
+    let steps = told["steps"].as_array().unwrap();
+    let text = String::from_utf8(text).unwrap();
+    let listed = text
+        .lines()
+        .skip(1)
+        .filter_map(|line| line.split_once(". "));
+    let listed: Vec<&str> = listed.map(|(_number, step)| step).collect();
+    assert_eq!(listed, *steps, "{text}");
+    assert!(listed.iter().any(|step| step.contains("object=device-1;")));
     assert!(untouched(&site));
     hold(&site);
     // The root's own signature is in the log like every other: five certificates with the server's.
@@ -182,7 +201,7 @@ fn answer(path: &Path) {
 
 #[test]
 fn an_offline_root_answers_later() {
-    let site = Site::before_ceremony();
+    let (site, trace) = Site::traced_before_ceremony();
     with_offline_root(&site);
     hold(&site);
     assert!(!site.path().join("public/ca/device-1.cer").exists());
@@ -203,7 +222,14 @@ fn an_offline_root_answers_later() {
     );
     run(&mut accept("answer.pem"));
     // A second time changes nothing that counts.
-    run(&mut accept("answer.pem"));
+    let told = run(accept("answer.pem").arg("--json")).stdout;
+    let told: Value = serde_json::from_slice(&told).unwrap();
+    let fingerprint = |name: &str| sha256(&der(&std::fs::read(site.path().join(name)).unwrap()));
+    let expected = json!({
+        "issuer": "device-1", "sha256": fingerprint("issuer.pem"),
+        "root": "device-root", "root_sha256": fingerprint("root.pem"),
+    });
+    assert_eq!(told, expected);
     openssl(
         site.path(),
         &[
@@ -235,6 +261,79 @@ fn an_offline_root_answers_later() {
         verified.contains("certificate 3 in 3 attempts"),
         "{verified}"
     );
+    // The token signed the request, once, and nothing else that the log does not know.
+    let signed = assert_signed_as_logged(site.path(), &trace);
+    assert_eq!(signed.get("request"), Some(&1), "{signed:?}");
+}
+
+/// Puts the device root on a token of its own; the directory of that token.
+fn with_root_elsewhere(site: &Site) -> PathBuf {
+    let tokens = || -> BTreeSet<PathBuf> {
+        let all = std::fs::read_dir(site.path().join("tokens")).unwrap();
+        all.map(|token| token.unwrap().path()).collect()
+    };
+    let before = tokens();
+    let serial = site.add_token("vault");
+    let text = std::fs::read_to_string(site.configuration()).unwrap();
+    let key = text
+        .lines()
+        .find(|line| line.starts_with("key = ") && line.contains("object=device-root;"))
+        .unwrap();
+    let elsewhere =
+        format!("key = \"pkcs11:token=vault;serial={serial};object=device-root;type=private\"");
+    site.reconfigure(key, &elsewhere);
+    let added: Vec<PathBuf> = tokens().difference(&before).cloned().collect();
+    let [token] = added.as_slice() else {
+        panic!("not one token more: {added:?}");
+    };
+    token.clone()
+}
+
+#[tokio::test]
+async fn a_root_on_another_token_is_locked_away_after_the_ceremony() {
+    let site = Site::before_ceremony();
+    let vault = with_root_elsewhere(&site);
+    let held = run(site
+        .hallmark()
+        .args(["ceremony", "run", "ceremony.toml", "--json"]));
+    let told: Value = serde_json::from_slice(&held.stdout).unwrap();
+    let tokens = told["tokens"].as_array().unwrap();
+    let named: Vec<&Value> = tokens.iter().map(|token| &token["name"]).collect();
+    assert_eq!(named, ["soft", "vault"]);
+    for key in told["keys"].as_array().unwrap() {
+        let place = key["uri"].as_str().unwrap();
+        let on_vault = place.contains(tokens[1]["serial"].as_str().unwrap());
+        assert_eq!(on_vault, key["issuer"] == "device-root", "{key}");
+        assert_eq!(on_vault, place.contains("token=vault;"), "{key}");
+    }
+    openssl(
+        &site.path().join("state/ca"),
+        &[
+            "verify",
+            "-x509_strict",
+            "-CAfile",
+            "device-root.pem",
+            "device-1.pem",
+        ],
+    );
+    // Locked away: the appliance issues without it, from its start on.
+    std::fs::rename(&vault, site.path().join("vault/locked-away")).unwrap();
+    let mut appliance = Appliance::stopped(site);
+    appliance.spawn();
+    let usable = |appliance: &Appliance, issuer: &str| {
+        let status = appliance.json(&["status"]);
+        let mut issuers = status["issuers"].as_array().unwrap().iter();
+        issuers.any(|told| told["issuer"] == issuer && told["usable"] == true)
+    };
+    appliance.wait("ready without the root", |appliance| {
+        appliance.is_ready() && usable(appliance, "device-1") && usable(appliance, "access")
+    });
+    assert!(!usable(&appliance, "device-root"));
+    let line = appliance.line_and_order(1);
+    let device = Device::new(appliance.site.path(), "without-root");
+    let reply = appliance.ask_until_issued(&line, &device).await;
+    assert_eq!(reply.status, StatusCode::CREATED, "{reply:?}");
+    invariants::assert(appliance).await;
 }
 
 #[test]

@@ -141,6 +141,42 @@ async fn many_requests_at_once_are_all_answered_and_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn as_many_sessions_sign_at_once_as_configured_and_as_the_token_gives() {
+    let token = SoftToken::new();
+    let made = token.generate("ca", KeyAlgorithm::EcdsaP256).await;
+    for (told, configured, at_once) in [
+        // What the token tells counts the session that holds the login, unless there is no other.
+        ("", 3, 3),
+        ("max_sessions 3\n", 8, 2),
+        ("max_sessions 1\n", 8, 1),
+        // 0 is CK_EFFECTIVELY_INFINITE.
+        ("max_sessions 0\n", 2, 2),
+    ] {
+        token.command(told);
+        let host = token.host(Setting {
+            sessions: configured,
+            sign_deadline: "1s",
+            ..Setting::default()
+        });
+        let hsm = host.hsm();
+        let key = open(&hsm, &token.uri("ca"), KeyAlgorithm::EcdsaP256, &made.spki).await;
+        let asked = token.count("asked");
+        // Each session that signs is stuck, and all of them end together, with their process.
+        token.command(&format!("{told}sign hang 100\n"));
+        let mut tasks = tokio::task::JoinSet::new();
+        for _ in 0..10 {
+            let key = key.clone();
+            tasks.spawn(async move { key.sign(TBS).await });
+        }
+        while let Some(done) = tasks.join_next().await {
+            done.unwrap().unwrap_err();
+        }
+        assert_eq!(token.count("asked") - asked, at_once, "{told:?}");
+        token.command("");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_log_key_on_a_token_signs_like_one_in_a_file() {
     let token = SoftToken::new();
     let made = token.generate("log", KeyAlgorithm::Ed25519).await;
@@ -347,6 +383,23 @@ async fn a_wrong_pin_is_tried_once_by_a_host_and_again_only_by_the_next() {
         &made.spki,
     )
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pin_comes_from_a_credential_as_systemd_hands_it_out() {
+    let mut token = SoftToken::new();
+    let made = token.generate("ca", KeyAlgorithm::EcdsaP256).await;
+    token.pin_as_credential();
+    let host = token.host(Setting::default());
+    let key = open(
+        &host.hsm(),
+        &token.uri("ca"),
+        KeyAlgorithm::EcdsaP256,
+        &made.spki,
+    )
+    .await;
+    let signature = key.sign(TBS).await.unwrap();
+    assert!(verifies(&key, TBS, &signature));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -30,6 +30,8 @@ pub struct SoftToken {
     dir: tempfile::TempDir,
     /// The token's serial number.
     serial: String,
+    /// Where the PIN is.
+    pin_file: PathBuf,
 }
 
 /// What a host is started with, beside its token.
@@ -102,6 +104,7 @@ impl SoftToken {
         )
         .unwrap();
         let mut token = Self {
+            pin_file: dir.path().join("pin"),
             dir,
             serial: String::new(),
         };
@@ -157,6 +160,18 @@ impl SoftToken {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
     }
 
+    /// Puts the PIN where systemd puts a unit's credentials (systemd.exec(5), `LoadCredential=`): in a directory of the
+    /// unit, without a newline; mode 0440, because the mask of the access list shows where a group's bits are.
+    pub fn pin_as_credential(&mut self) {
+        let directory = self.path("credentials/hallmark-token-soft.service");
+        std::fs::create_dir_all(&directory).unwrap();
+        std::fs::remove_file(&self.pin_file).unwrap();
+        self.pin_file = directory.join("soft-pin");
+        std::fs::write(&self.pin_file, PIN).unwrap();
+        let mode = std::fs::Permissions::from_mode(0o440);
+        std::fs::set_permissions(&self.pin_file, mode).unwrap();
+    }
+
     /// Takes the token's directory away: the outage drill.
     pub fn unplug(&self) {
         std::fs::rename(self.path("tokens"), self.path("unplugged")).unwrap();
@@ -200,10 +215,7 @@ impl SoftToken {
                 "serial=0123456789abcdef",
                 &format!("serial={}", self.serial),
             )
-            .replace(
-                "/etc/hallmark/pins/soft",
-                self.path("pin").to_str().unwrap(),
-            )
+            .replace("/etc/hallmark/pins/soft", self.pin_file.to_str().unwrap())
             .replace(
                 "/run/hallmark-token-soft/token.sock",
                 self.path("token.sock").to_str().unwrap(),

@@ -150,6 +150,40 @@ fn hex(octets: &[u8]) -> String {
     octets.iter().map(|octet| format!("{octet:02x}")).collect()
 }
 
+/// Asserts that a trace has the signatures that the log accounts for, class by class, and no other; how many.
+pub fn assert_signed_as_logged(site: &Path, trace: &Path) -> BTreeMap<String, u64> {
+    let entries = log::entries(site);
+    // What each digest that may be signed belongs to, and how often the log says that it was signed.
+    let mut class_of = BTreeMap::new();
+    let mut logged: BTreeMap<String, u64> = BTreeMap::new();
+    for entry in &entries {
+        let class = entry.leaf["class"].as_str().unwrap_or_default();
+        match entry.leaf["kind"].as_str() {
+            Some("intent") => {
+                let tbs = entry.detail["tbs"].as_str().unwrap();
+                let tbs = base64ct::Base64::decode_vec(tbs).unwrap();
+                for algorithm in [&SHA256, &SHA384] {
+                    class_of.insert(hex(digest(algorithm, &tbs).as_ref()), class);
+                }
+            }
+            Some("outcome") => {
+                *logged.entry(class.to_owned()).or_default() +=
+                    entry.leaf["attempts"].as_u64().unwrap_or(0);
+            }
+            _ => {}
+        }
+    }
+    let mut signed: BTreeMap<String, u64> = BTreeMap::new();
+    for digest in signed_digests(trace) {
+        let class = class_of.get(&digest);
+        let class =
+            class.unwrap_or_else(|| panic!("the token signed {digest}, which is not in the log"));
+        *signed.entry((*class).to_owned()).or_default() += 1;
+    }
+    assert_eq!(signed, logged);
+    signed
+}
+
 #[tokio::test]
 async fn the_token_signed_exactly_what_the_log_accounts_for() {
     let (site, trace) = Site::traced();
@@ -163,38 +197,7 @@ async fn the_token_signed_exactly_what_the_log_accounts_for() {
         appliance.ask_anew(&line, "demo", &device.request()).await;
     }
     appliance.stop();
-    let entries = log::entries(appliance.site.path());
-    // What each digest that may be signed belongs to, and how often the log says that it was signed.
-    let mut class_of = BTreeMap::new();
-    let mut logged: BTreeMap<&str, u64> = BTreeMap::new();
-    for entry in &entries {
-        let class = entry.leaf["class"].as_str().unwrap_or_default();
-        match entry.leaf["kind"].as_str() {
-            Some("intent") => {
-                let tbs = entry.detail["tbs"].as_str().unwrap();
-                let tbs = base64ct::Base64::decode_vec(tbs).unwrap();
-                for algorithm in [&SHA256, &SHA384] {
-                    class_of.insert(hex(digest(algorithm, &tbs).as_ref()), class);
-                }
-            }
-            Some("outcome") => {
-                *logged.entry(class).or_default() += entry.leaf["attempts"].as_u64().unwrap_or(0);
-            }
-            _ => {}
-        }
-    }
-    let mut signed: BTreeMap<&str, u64> = BTreeMap::new();
-    for digest in signed_digests(&trace) {
-        let class = class_of.get(&digest);
-        *signed
-            .entry(
-                class.unwrap_or_else(|| {
-                    panic!("the token signed {digest}, which is not in the log")
-                }),
-            )
-            .or_default() += 1;
-    }
-    assert_eq!(signed, logged);
+    let signed = assert_signed_as_logged(appliance.site.path(), &trace);
     assert!(signed["certificate"] >= 12 + 4, "{signed:?}");
     assert!(signed["crl"] >= 4 && signed["self-test"] >= 1, "{signed:?}");
     appliance.start_again();

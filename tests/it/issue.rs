@@ -333,6 +333,25 @@ async fn a_disabled_line_is_refused_on_its_open_connection() {
 }
 
 #[tokio::test]
+async fn a_closed_order_is_refused_on_an_open_connection() {
+    with_appliance(async |appliance| {
+        let line = appliance.line_and_order(5);
+        let mut connection = appliance.connect(&line).await;
+        let before = Device::new(appliance.site.path(), "before").request();
+        let reply = appliance.ask(&mut connection, "demo", &before).await;
+        assert_eq!(reply.status, StatusCode::CREATED);
+        appliance.command(&["order", "close", "demo"]);
+        let after = Device::new(appliance.site.path(), "after").request();
+        let reply = appliance.ask(&mut connection, "demo", &after).await;
+        assert_problem(&reply, StatusCode::CONFLICT, "order-closed");
+        appliance.command(&["order", "reopen", "demo"]);
+        let reply = appliance.ask(&mut connection, "demo", &after).await;
+        assert_eq!(reply.status, StatusCode::CREATED);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn whoever_is_no_line_is_refused() {
     with_appliance(async |appliance| {
         let line = appliance.line_and_order(5);

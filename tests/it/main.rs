@@ -11,6 +11,7 @@
               table"
 )]
 
+mod accounts;
 mod ceremony;
 mod compile_fail;
 mod corpora;

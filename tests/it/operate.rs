@@ -2,7 +2,11 @@
 
 use std::process::Output;
 
-use crate::harness::{Appliance, OrderTerms, Site, with_appliance};
+use serde_json::{Value, json};
+
+use crate::harness::device::{Device, der, serial_of};
+use crate::harness::program::run;
+use crate::harness::{Appliance, OrderTerms, Site, invariants, with_appliance};
 
 /// What a command that failed said, and its exit code.
 fn failure(output: &Output) -> (Option<i32>, String) {
@@ -92,6 +96,58 @@ fn a_ceremony_overwrites_nothing() {
         "{said}"
     );
     assert_eq!(site.ca("device-root"), before);
+}
+
+#[tokio::test]
+async fn answers_and_logs_are_json_for_programs() {
+    let site = Site::new();
+    let checked = run(site.hallmark().args(["check-config", "--json"])).stdout;
+    let checked: Value = serde_json::from_slice(&checked).unwrap();
+    assert_eq!(checked["config"], site.configuration().to_str().unwrap());
+    let profiles = std::fs::read_dir(site.path().join("profiles")).unwrap();
+    let mut profiles: Vec<String> = profiles
+        .map(|file| {
+            let path = file.unwrap().path();
+            path.file_stem().unwrap().to_str().unwrap().to_owned()
+        })
+        .collect();
+    profiles.sort();
+    assert!(profiles.len() >= 5, "{profiles:?}");
+    assert_eq!(checked["profiles"], json!(profiles));
+
+    // Once with its token host, once without: each line of either log is an object.
+    let mut appliance = Appliance::stopped(site);
+    appliance.log_json();
+    appliance.start_again();
+    let device = Device::new(appliance.site.path(), "line-1");
+    std::fs::write(appliance.site.path().join("line-1.csr"), device.request()).unwrap();
+    let added = appliance.json(&["line", "add", "line-1", "--csr", "line-1.csr"]);
+    assert_eq!(added["line"], "line-1");
+    let certificate = der(added["chain"].as_str().unwrap().as_bytes());
+    let serial = serial_of(appliance.site.path(), &certificate);
+    assert_eq!(added["serial"], serial);
+    appliance.stop();
+    appliance.spawn_host();
+    appliance.spawn_daemon(&[]);
+    appliance.wait_until_ready();
+    let shown = appliance.json(&["cert", "show", &serial]);
+    assert_eq!(der(shown["pem"].as_str().unwrap().as_bytes()), certificate);
+    let daemon = |line: &&Value| {
+        let target = line["target"].as_str().unwrap_or_default();
+        target.starts_with("hallmark::daemon")
+    };
+    let text = appliance.logged();
+    // The token host is another program, which has no --json.
+    let ours = text.lines().filter(|line| !line.contains("token{name="));
+    let logged: Vec<Value> = ours
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line:?}")))
+        .collect();
+    let by_daemon = logged.iter().filter(daemon).count();
+    assert!(by_daemon >= 2, "{text}");
+    for line in &logged {
+        assert!(line["timestamp"].is_string() && line["fields"]["message"].is_string());
+    }
+    invariants::assert(appliance).await;
 }
 
 #[tokio::test]

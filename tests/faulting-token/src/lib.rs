@@ -28,6 +28,7 @@
 //! | `attribute-ignored TYPE` | C_GenerateKeyPair takes this attribute out of the private key's template |
 //! | `hide MECHANISM` | the mechanism (a number, `0x…`) is not in the list |
 //! | `token_flags FLAGS` | these bits (`0x…`) are set in CK_TOKEN_INFO.flags |
+//! | `max_sessions N` | CK_TOKEN_INFO says that at most N sessions can be open, of either kind |
 //!
 //! Commands with a count are used up one by one, atomically across threads and processes: the file is
 //! rewritten under a lock on `FILE.lock`, so that a worker that was killed by one does not pass it on to its
@@ -525,9 +526,17 @@ unsafe extern "C" fn token_info(slot: CK_SLOT_ID, info: *mut CK_TOKEN_INFO) -> C
     // SAFETY: the caller's arguments, passed on unchanged.
     let rv = unsafe { real(slot, info) };
     if rv == CKR_OK {
-        for flags in number_after(&lines(), "token_flags") {
+        let lines = lines();
+        for flags in number_after(&lines, "token_flags") {
             // SAFETY: after success the caller's structure is filled.
             unsafe { (*info).flags |= flags };
+        }
+        for most in number_after(&lines, "max_sessions") {
+            // SAFETY: as above.
+            unsafe {
+                (*info).ulMaxSessionCount = most;
+                (*info).ulMaxRwSessionCount = most;
+            }
         }
     }
     rv

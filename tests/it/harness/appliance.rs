@@ -26,6 +26,8 @@ pub struct Appliance {
     process: Option<Child>,
     /// The token host, where it is a process of its own beside the daemon.
     host: Option<Child>,
+    /// More options of `run` and `serve`.
+    options: &'static [&'static str],
 }
 
 /// A line's certificate and key, as files.
@@ -66,7 +68,18 @@ impl Appliance {
             received: Vec::new(),
             process: None,
             host: None,
+            options: &[],
         }
+    }
+
+    /// Has the daemon log in JSON from its next start on.
+    pub const fn log_json(&mut self) {
+        self.options = &["--json"];
+    }
+
+    /// What the daemon and its token host have logged.
+    pub fn logged(&self) -> String {
+        std::fs::read_to_string(self.log_path()).unwrap_or_default()
     }
 
     /// Starts it after it was stopped or killed, and waits until it is ready.
@@ -79,7 +92,7 @@ impl Appliance {
     pub fn spawn(&mut self) {
         assert!(self.process.is_none(), "it runs already");
         let mut command = self.site.hallmark();
-        command.arg("run");
+        command.arg("run").args(self.options);
         self.process = Some(self.spawn_logged(&mut command));
     }
 
@@ -98,7 +111,10 @@ impl Appliance {
     pub fn spawn_daemon(&mut self, environment: &[(&str, PathBuf)]) {
         assert!(self.process.is_none(), "it runs already");
         let mut command = self.site.hallmark();
-        command.arg("serve").envs(environment.iter().cloned());
+        command
+            .arg("serve")
+            .args(self.options)
+            .envs(environment.iter().cloned());
         self.process = Some(self.spawn_logged(&mut command));
     }
 
@@ -377,7 +393,7 @@ impl Drop for Appliance {
     fn drop(&mut self) {
         self.kill();
         if std::thread::panicking() {
-            let log = std::fs::read_to_string(self.log_path()).unwrap_or_default();
+            let log = self.logged();
             let lines: Vec<&str> = log.lines().collect();
             let tail = lines
                 .get(lines.len().saturating_sub(40)..)

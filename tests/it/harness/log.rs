@@ -54,3 +54,10 @@ fn bundle(directory: &Path, first: usize, width: usize) -> PathBuf {
     }
     directory.join(format!("{number:03}.p/{width}"))
 }
+
+/// SHA-256 as the log writes it: 64 lower-case hex digits.
+pub fn sha256(octets: &[u8]) -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, octets);
+    let digest = digest.as_ref().iter();
+    digest.map(|octet| format!("{octet:02x}")).collect()
+}

@@ -93,6 +93,13 @@ impl Site {
     /// A site of its own, ceremony included, whose token is called through OpenSC's `pkcs11-spy`; the file with
     /// the trace.
     pub fn traced() -> (Self, PathBuf) {
+        let (site, trace) = Self::traced_before_ceremony();
+        run(site.hallmark().args(["ceremony", "run", "ceremony.toml"]));
+        (site, trace)
+    }
+
+    /// As [`Self::traced`], before its ceremony.
+    pub fn traced_before_ceremony() -> (Self, PathBuf) {
         let mut site = Self::empty();
         let trace = site.path().join("trace");
         site.module = [
@@ -106,10 +113,34 @@ impl Site {
         .expect("pkcs11-spy.so is missing: tests/run.sh installs opensc-pkcs11");
         site.environment.push(("PKCS11SPY", PathBuf::from(SOFTHSM)));
         site.environment.push(("PKCS11SPY_OUTPUT", trace.clone()));
-        site.hold_ceremony();
+        site.prepare();
         // One session: calls of several would be mixed in the trace.
         site.reconfigure("sessions = 2", "sessions = 1");
         (site, trace)
+    }
+
+    /// Makes a second token, which is called with the first one's module, and adds it to the configuration under
+    /// this name; its serial number.
+    pub fn add_token(&self, name: &str) -> String {
+        let beside = self.path().join(name);
+        let serial = make_token_labelled(&beside, name);
+        for token in std::fs::read_dir(beside.join("tokens")).unwrap() {
+            let token = token.unwrap();
+            let home = self.path().join("tokens").join(token.file_name());
+            std::fs::rename(token.path(), home).unwrap();
+        }
+        let mut text = std::fs::read_to_string(self.configuration()).unwrap();
+        text += &format!(
+            "\n[[token]]\nname = \"{name}\"\nmodule = \"{}\"\nuri = \"pkcs11:token={name};serial={serial}\"\n\
+             pin_file = \"{name}/pin\"\nsocket = \"{}\"\nsessions = 1\n",
+            self.module.display(),
+            self.path()
+                .join("run")
+                .join(format!("{name}.sock"))
+                .display(),
+        );
+        std::fs::write(self.configuration(), text).unwrap();
+        serial
     }
 
     /// A site of its own with a token, a configuration and a ceremony file, before its ceremony.
@@ -277,14 +308,20 @@ fn template() -> &'static Template {
     })
 }
 
-/// Makes a token with the quickstart's script; its serial number.
+/// Makes the token `hallmark` with the quickstart's script; its serial number.
 fn make_token(directory: &Path) -> String {
-    let script = ". softhsm/token.sh; make_token \"$0\" hallmark";
+    make_token_labelled(directory, "hallmark")
+}
+
+/// Makes a token with the quickstart's script; its serial number.
+fn make_token_labelled(directory: &Path, label: &str) -> String {
+    let script = ". softhsm/token.sh; make_token \"$0\" \"$1\"";
     let mut command = Command::new("bash");
     command
         .current_dir(root())
         .args(["-euc", script])
-        .arg(directory);
+        .arg(directory)
+        .arg(label);
     let printed = String::from_utf8(run(&mut command).stdout).unwrap();
     let serial = printed.trim().to_owned();
     assert_eq!(serial.len(), 16, "not a token's serial number: {serial:?}");
