@@ -7,6 +7,7 @@
 
 pub mod appliance;
 pub mod device;
+pub mod dice;
 pub mod faults;
 pub mod invariants;
 pub mod log;

@@ -6,6 +6,7 @@ use serde_json::Value;
 use crate::harness::appliance::{pem, post};
 use crate::harness::client::Call;
 use crate::harness::device::{Device, DeviceKey, der, serial_of};
+use crate::harness::dice::Dice;
 use crate::harness::program::openssl;
 use crate::harness::{Appliance, Connection, OrderTerms, Reply, leave_for_lint, with_appliance};
 
@@ -475,30 +476,33 @@ async fn bad_requests_are_refused_with_a_sentence() {
         let mut connection = appliance.connect(&line).await;
         let nested = [0x30_u8, 0x80].repeat(4000);
         let long = vec![b'A'; 1 << 20];
-        let rows: [(&str, &[u8]); 8] = [
-            ("empty", b""),
-            ("text", b"hello"),
-            ("truncated", &good[..good.len() - 20]),
-            ("with a tail", &[&good[..], b"tail"].concat()),
-            ("wrong signature", &forged),
-            ("nested", &nested),
-            ("random", &[0x5a; 300]),
-            ("too long", &long),
+        let mut dice = Dice::thrown();
+        let random: Vec<Vec<u8>> = (1..=16).map(|n| dice.octets(n * n * 4)).collect();
+        let truncated = &good[..good.len() - 20];
+        let tailed = [&good[..], b"tail"].concat();
+        let refused = "csr-refused";
+        let mut rows: Vec<(&[u8], u16, &str, Option<&str>)> = vec![
+            (b"", 400, refused, Some("request-empty")),
+            (b"hello", 400, refused, Some("request-encoding")),
+            (truncated, 400, refused, Some("request-truncated")),
+            (&tailed, 400, refused, Some("request-trailing-bytes")),
+            (&forged, 400, refused, Some("signature-wrong")),
+            (&nested, 400, refused, Some("request-not-der")),
+            (&long, 413, "too-long", None),
         ];
-        for (name, body) in rows {
-            // A body that is too long may end the connection after its answer.
-            let reply = match connection.send(call(body)).await {
-                Ok(reply) => reply,
-                Err(_) => {
-                    connection = appliance.connect(&line).await;
-                    connection.send(call(body)).await.unwrap()
-                }
-            };
-            assert!(reply.status.is_client_error(), "{name}: {reply:?}");
-            assert_eq!(
-                reply.headers["content-type"], "application/problem+json",
-                "{name}"
-            );
+        rows.splice(
+            3..3,
+            random
+                .iter()
+                .map(|octets| (&octets[..], 400, refused, None)),
+        );
+        // The connection lasts through all of them; only the answer to the last one, too long, ends it.
+        for (body, status, kind, rule) in rows {
+            let reply = connection.send(call(body)).await;
+            let reply = reply.unwrap_or_else(|error| panic!("{kind} {rule:?}: {error:?}"));
+            assert_problem(&reply, StatusCode::from_u16(status).unwrap(), kind);
+            let problem: Value = serde_json::from_slice(&reply.body).unwrap();
+            assert!(rule.is_none_or(|rule| problem["rule"] == rule), "{problem}");
         }
         let weak = Device::with_key(&path, "weak", DeviceKey::Rsa(1024));
         let reply = appliance.ask_anew(&line, "demo", &weak.request()).await;
