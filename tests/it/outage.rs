@@ -1,14 +1,12 @@
-//! Outages: a token that goes away, processes that die, lines that hang up. No certificate is lost or doubled,
+//! Outages: a token that goes away, processes that die. No certificate is lost or doubled,
 //! and nobody has to restart anything.
 
 use std::net::TcpStream;
 use std::process::Stdio;
-use std::time::Duration;
 
 use hyper::StatusCode;
 use serde_json::Value;
 
-use crate::harness::appliance::post;
 use crate::harness::device::Device;
 use crate::harness::{Appliance, Site, invariants, with_appliance};
 
@@ -43,89 +41,39 @@ async fn a_token_that_goes_away_and_comes_back_needs_nobody() {
 
 #[tokio::test]
 async fn token_processes_that_die_under_load_cost_retries_only() {
-    with_appliance(async |appliance| {
-        let line = appliance.line_and_order(1000);
-        let count = if std::env::var_os("HALLMARK_TEST_LONG").is_some() {
-            1000
-        } else {
-            150
-        };
-        let count = count.to_string();
-        let mut client = appliance.line_client(&line, &["--connections", "8", "--count", &count]);
-        let client = client.stdout(Stdio::piped()).spawn().unwrap();
-        for kills in 1..=3 {
-            // A worker that has logged in and signs: the count of issued certificates moves.
-            let issued = |appliance: &Appliance| invariants::all_certificates(appliance).len();
-            let so_far = issued(appliance);
-            appliance.wait(&format!("working before kill {kills}"), |a| {
-                issued(a) > so_far || issued(a) >= 150
-            });
-            // The load also moves on a certificate that was signed just before the kill.
-            let mut processes = Vec::new();
-            appliance.wait("a host and its worker again", |appliance| {
-                processes = appliance.processes_with(&["hallmark-token"]);
-                processes.len() >= 2
-            });
-            // Host and worker in turn; what one leaves, the other or the daemon's parent starts again.
-            let victim = processes[kills % processes.len()];
-            appliance.kill_process(victim);
-        }
-        let finished = client.wait_with_output().unwrap();
-        let report: Value = serde_json::from_slice(&finished.stdout).unwrap();
-        assert!(finished.status.success(), "{report}");
-        assert_eq!(report["issued"].to_string(), count, "{report}");
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn a_kill_of_everything_under_load_loses_nothing() {
-    with_appliance(async |appliance| {
-        let line = appliance.line_and_order(1000);
-        let mut client = appliance.line_client(&line, &["--connections", "8", "--count", "120"]);
-        let client = client.stdout(Stdio::piped()).spawn().unwrap();
-        for _ in 0..2 {
-            let issued = |appliance: &Appliance| invariants::all_certificates(appliance).len();
-            let so_far = issued(appliance);
-            appliance.wait("working", |a| issued(a) >= (so_far + 20).min(120));
-            appliance.kill();
-            appliance.start_again();
-        }
-        let finished = client.wait_with_output().unwrap();
-        let report: Value = serde_json::from_slice(&finished.stdout).unwrap();
-        assert!(finished.status.success(), "{report}");
-        assert_eq!(report["issued"], 120, "{report}");
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn a_line_that_hangs_up_cancels_nothing() {
     let (site, control) = Site::faulting();
     let mut appliance = Appliance::start(site);
-    let line = appliance.line_and_order(5);
-    std::fs::write(&control, "delay_ms 400\n").unwrap();
-    let device = Device::new(appliance.site.path(), "hung-up");
-    let mut connection = appliance.connect(&line).await;
-    let request = device.request();
-    let asked = post(&mut connection, "/v1/orders/demo/certificates", &request);
-    let answer = tokio::time::timeout(Duration::from_millis(150), asked).await;
-    assert!(
-        answer.is_err(),
-        "the token is not slow enough for this test: {answer:?}"
-    );
-    drop(connection);
-    appliance.wait("issued", |appliance| {
-        let found = appliance.json(&["cert", "list", "--device-id", "hung-up"]);
-        found[0]["status"] == "issued"
-    });
-    let reply = appliance.ask_anew(&line, "demo", &device.request()).await;
-    assert_eq!(
-        reply.status,
-        StatusCode::OK,
-        "it was made for the first request: {reply:?}"
-    );
+    let line = appliance.line_and_order(1000);
+    let long = std::env::var_os("HALLMARK_TEST_LONG").is_some();
+    let count = if long { "1000" } else { "150" };
+    // Slow as long as there are kills, so that each of them meets the load.
+    std::fs::write(&control, "delay_ms 100\n").unwrap();
+    let mut client = appliance.line_client(&line, &["--connections", "8", "--count", count]);
+    let mut client = client.stdout(Stdio::piped()).spawn().unwrap();
+    for kills in 1..=3 {
+        // A worker that has logged in and signs: the count of issued certificates moves.
+        let issued = |appliance: &Appliance| invariants::all_certificates(appliance).len();
+        let so_far = issued(&appliance);
+        appliance.wait(&format!("working before kill {kills}"), |a| {
+            issued(a) > so_far
+        });
+        // The load also moves on a certificate that was signed just before the kill.
+        let mut processes = Vec::new();
+        appliance.wait("a host and its worker again", |appliance| {
+            processes = appliance.processes_with(&["hallmark-token"]);
+            processes.len() >= 2
+        });
+        // Host and worker in turn; what one leaves, the other or the daemon's parent starts again.
+        let victim = processes[kills % processes.len()];
+        appliance.kill_process(victim);
+        let ended = client.try_wait().unwrap();
+        assert_eq!(ended, None, "the load was over before kill {kills}");
+    }
     std::fs::write(&control, "").unwrap();
+    let finished = client.wait_with_output().unwrap();
+    let report: Value = serde_json::from_slice(&finished.stdout).unwrap();
+    assert!(finished.status.success(), "{report}");
+    assert_eq!(report["issued"].to_string(), count, "{report}");
     invariants::assert(appliance).await;
 }
 
@@ -153,32 +101,5 @@ async fn a_retry_after_a_restart_without_the_token_gets_its_certificate() {
     appliance.wait_until_ready();
     let reply = appliance.ask_until_issued(&line, &other).await;
     assert_eq!(reply.status, StatusCode::CREATED, "{reply:?}");
-    invariants::assert(appliance).await;
-}
-
-#[tokio::test]
-async fn a_wrong_signature_never_leaves() {
-    let (site, control) = Site::faulting();
-    let mut appliance = Appliance::start(site);
-    let line = appliance.line_and_order(5);
-    std::fs::write(&control, "sign wrong 1\n").unwrap();
-    let device = Device::new(appliance.site.path(), "wrong");
-    let reply = appliance.ask_anew(&line, "demo", &device.request()).await;
-    assert!(
-        reply.status.is_server_error(),
-        "the line did nothing wrong: {reply:?}"
-    );
-    assert_eq!(
-        appliance.ask_until_issued(&line, &device).await.status,
-        StatusCode::CREATED
-    );
-    let found = appliance.json(&["cert", "list", "--device-id", "wrong"]);
-    let statuses: Vec<&Value> = found
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|c| &c["status"])
-        .collect();
-    assert_eq!(statuses, ["unresolved", "issued"], "{found}");
     invariants::assert(appliance).await;
 }
