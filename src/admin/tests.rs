@@ -509,7 +509,8 @@ async fn a_revoked_line_certificate_authenticates_no_more() {
     let path = format!("/v1/certificates/{serial}/revoke");
     // The log knows no such certificate, because none was issued here; the registry's part comes first.
     let reason = json!({"reason": "key-compromise"});
-    appliance.send("POST", &path, reason).await;
+    let refused = appliance.refused("POST", &path, reason).await;
+    assert_eq!(refused, (404, "missing".to_owned()));
     assert!(
         log.registry()
             .authenticate(Some(b"certificate"), now)

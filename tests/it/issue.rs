@@ -415,6 +415,55 @@ async fn a_revoked_certificate_is_not_given_out_again() {
 }
 
 #[tokio::test]
+async fn a_revoked_line_certificate_is_revoked_and_authenticates_no_more() {
+    with_appliance(async |appliance| {
+        let path = appliance.site.path().to_owned();
+        // Three certificates of one line, the last one's file not that of the next.
+        let line = ["one", "two", "three"].map(|name| {
+            let mut identity = appliance.line("line-1");
+            let kept = path.join(format!("{name}.pem"));
+            std::fs::rename(&identity.certificate, &kept).unwrap();
+            identity.certificate = kept;
+            identity
+        });
+        appliance.order(&OrderTerms {
+            name: "demo",
+            lines: &[&line[0]],
+            quantity: 5,
+            more: &[],
+        });
+        let serials = line.each_ref().map(|identity| {
+            let pem = std::fs::read(&identity.certificate).unwrap();
+            serial_of(&path, &der(&pem))
+        });
+        let status = |appliance: &Appliance, serial: &str| {
+            appliance.json(&["cert", "show", serial])["status"].clone()
+        };
+        let revoke = ["cert", "revoke", &serials[0], "--reason", "superseded"];
+        appliance.command(&revoke);
+        assert_eq!(status(appliance, &serials[0]), "revoked");
+        let request = Device::new(&path, "after").request();
+        let reply = appliance.ask_anew(&line[0], "demo", &request).await;
+        assert_problem(&reply, StatusCode::FORBIDDEN, "unknown-certificate");
+        let reply = appliance.ask_anew(&line[1], "demo", &request).await;
+        assert_eq!(reply.status, StatusCode::CREATED, "{reply:?}");
+
+        // Whoever has the key may have the others' too.
+        let revoke = ["cert", "revoke", &serials[1], "--reason", "key-compromise"];
+        let revoked = appliance.json(&revoke);
+        assert_eq!(revoked["line_disabled"], "line-1", "{revoked}");
+        assert_eq!(revoked["withdrawn"], serde_json::json!([serials[2]]));
+        assert_eq!(status(appliance, &serials[1]), "revoked");
+        appliance.command(&["line", "enable", "line-1"]);
+        for identity in &line {
+            let reply = appliance.ask_anew(identity, "demo", &request).await;
+            assert_problem(&reply, StatusCode::FORBIDDEN, "unknown-certificate");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_batch_answers_each_request_in_order() {
     with_appliance(async |appliance| {
         let line = appliance.line_and_order(3);
