@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::process::Stdio;
-use std::time::SystemTime;
 
 use hyper::StatusCode;
 use rustix::process::Signal;
@@ -11,6 +10,7 @@ use serde_json::Value;
 use super::row::signs;
 use crate::harness::appliance::{post, try_post};
 use crate::harness::device::{Device, der};
+use crate::harness::dice::Dice;
 use crate::harness::faults::Faults;
 use crate::harness::invariants;
 
@@ -116,19 +116,6 @@ async fn the_eleventh_unresolved_intent_of_an_order_keeps_its_unit() {
     invariants::assert(appliance).await;
 }
 
-/// Numbers that look random and follow from the first one (Marsaglia's xorshift).
-struct Dice(u64);
-
-impl Dice {
-    /// A number below `sides`.
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % sides
-    }
-}
-
 #[test]
 fn deaths_at_any_sync_under_load_lose_and_double_nothing() {
     let rounds: u64 = if std::env::var_os("HALLMARK_TEST_LONG").is_some() {
@@ -136,10 +123,7 @@ fn deaths_at_any_sync_under_load_lose_and_double_nothing() {
     } else {
         4
     };
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    let seed = now.unwrap().as_secs();
-    println!("seed {seed}");
-    let mut dice = Dice(seed);
+    let mut dice = Dice::thrown();
     let (mut appliance, faults) = Faults::appliance();
     let count = rounds * 100;
     let line = appliance.line_and_order(2 * count);
