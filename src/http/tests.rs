@@ -500,13 +500,18 @@ async fn held_open(
     let (last, most) = body.as_bytes().split_last().unwrap();
     let length = body.len();
     let head = format!(
-        "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n"
+        "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\nconnection: close\r\n\
+         expect: 100-continue\r\n\r\n"
     );
     stream.write_all(head.as_bytes()).await.unwrap();
+    stream.flush().await.unwrap();
+    // It comes when the body is first wanted (RFC 9110, 10.1.1), which is after the head was judged.
+    let wanted = b"HTTP/1.1 100 Continue\r\n\r\n";
+    let mut told = vec![0; wanted.len()];
+    stream.read_exact(&mut told).await.unwrap();
+    assert_eq!(told, wanted);
     stream.write_all(most).await.unwrap();
     stream.flush().await.unwrap();
-    // Long enough for the head to be judged; a shorter while could only let a defect through.
-    tokio::time::sleep(Duration::from_millis(300)).await;
     appliance.change([change]).await;
     stream.write_all(&[*last]).await.unwrap();
     stream.flush().await.unwrap();
