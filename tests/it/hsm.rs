@@ -681,23 +681,31 @@ async fn idle_ends_the_predecessors_jobs() {
     };
     let (token, host, _hsm, key) = in_service(setting).await;
     token.command("delay_ms 600\n");
-    let asked = token.count("asked");
+    let (asked, before) = (token.count("asked"), token.count("sign"));
+    // More than a busy machine gets worked off before the successor comes.
+    let jobs = 50;
     let mut tasks = tokio::task::JoinSet::new();
-    for _ in 0..5 {
+    for _ in 0..jobs {
         let key = key.clone();
         tasks.spawn(async move { key.sign(TBS).await });
     }
     until("one is at the token", || token.count("asked") > asked).await;
-    let before = token.count("sign");
-    let started = Instant::now();
     let successor = host.hsm();
     successor.idle().await.unwrap();
     let signed = token.count("sign");
-    assert!(signed <= before + 1, "only what was at the token");
-    assert!(started.elapsed() < Duration::from_secs(2));
+    let mut ended = 0;
     while let Some(done) = tasks.join_next().await {
-        assert_eq!(done.unwrap().unwrap_err().reached(), Reached::Maybe);
+        if let Err(error) = done.unwrap() {
+            assert_eq!(error.reached(), Reached::Maybe);
+            ended += 1;
+        }
     }
+    assert!(ended > 0, "idle waited until all {jobs} were signed");
+    // What was at the token may have been signed, and its answer dropped.
+    assert!(
+        signed - before <= jobs - ended + 1,
+        "{signed} - {before}, {ended} ended"
+    );
     // One session works in order of arrival: what was left over would come before the successor's own.
     let own = open(
         &successor,
