@@ -189,6 +189,18 @@ impl Appliance {
     }
 }
 
+/// Looks until something holds, for as long as a busy machine may need.
+async fn until(holds: impl Fn() -> bool) {
+    let looking = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    timeout(Duration::from_secs(20), looking)
+        .await
+        .expect("it holds in time");
+}
+
 /// A connection that stays open between requests.
 struct Client {
     sender: SendRequest<Full<Bytes>>,
@@ -799,9 +811,7 @@ async fn a_line_over_its_share_is_busy_alone_and_its_work_goes_on() {
     let mut sending = appliance.connect(Some(&station)).await;
     let items = csr("dev-1").repeat(3);
     let batch = tokio::spawn(async move { sending.send("POST", BATCH, items).await });
-    while inner.batches.taken() == 0 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    until(|| inner.batches.taken() > 0).await;
     let mut client = appliance.connect(Some(&station)).await;
     let reply = client.send("POST", SINGLE, csr("dev-2")).await;
     assert_eq!((reply.status, reply.problem().as_str()), (503, "busy"));
@@ -819,9 +829,7 @@ async fn a_line_over_its_share_is_busy_alone_and_its_work_goes_on() {
     let text = String::from_utf8(reply.body.to_vec()).unwrap();
     assert_eq!(text.matches("problem:no-token").count(), 3, "{text}");
     drop(taken);
-    while inner.in_flight.taken() + inner.batches.taken() > 0 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    until(|| inner.in_flight.taken() + inner.batches.taken() == 0).await;
 }
 
 #[tokio::test]
@@ -846,9 +854,7 @@ async fn silent_bodies_of_a_line_stop_no_other_line_s_batches() {
         silent.push(stream);
     }
     let inner = &appliance.api.inner;
-    while inner.bodies.taken() < limits::BATCH_BODIES_PER_LINE_MAX {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    until(|| inner.bodies.taken() >= limits::BATCH_BODIES_PER_LINE_MAX).await;
     let mut client = appliance.connect(Some(&station)).await;
     let reply = client.send("POST", BATCH, csr("dev-1")).await;
     assert_eq!(reply.problem(), "busy", "its own line waits for them");

@@ -3,13 +3,11 @@
 #[path = "hsm_host.rs"]
 mod hsm_host;
 
-use std::time::{Duration, Instant};
-
 use certstatus::log::DetailHash;
 use certstatus::signature::{PublicKey, SignatureAlgorithm};
 use hallmark::hsm::{Hsm, HsmError, KeyAlgorithm, KeyPolicy, LogKey, Reached};
 
-use hsm_host::{Setting, SoftToken, eventually, open, sha256, signal, until};
+use hsm_host::{Setting, SoftToken, eventually, open, settled, sha256, signal, until};
 
 /// What is signed where it does not matter.
 const TBS: &[u8] = b"\x30\x07a short";
@@ -103,15 +101,8 @@ async fn a_token_that_hashes_by_itself_gets_everything() {
             .await;
     token.command("hide 0x1041\n");
     host.kill_worker();
-    let refused = loop {
-        match hsm
-            .ca_key(&ec, SignatureAlgorithm::EcdsaSha256, &sha256(&made.spki))
-            .await
-        {
-            Err(error) if error.retry_helps() => {}
-            other => break other,
-        }
-    };
+    let pin = sha256(&made.spki);
+    let refused = settled(|| hsm.ca_key(&ec, SignatureAlgorithm::EcdsaSha256, &pin)).await;
     let error = refused.err().unwrap();
     assert!(matches!(error, HsmError::Refused { .. }), "{error}");
     assert!(error.to_string().contains("no mechanism"), "{error}");
@@ -212,15 +203,8 @@ async fn keys_are_made_in_a_ceremony_only_and_never_overwritten() {
     token.generate("ca", KeyAlgorithm::EcdsaP256).await;
     let generate = async |hsm: &Hsm, label| {
         let uri = token.uri(label);
-        loop {
-            let made = hsm
-                .generate(&uri, KeyAlgorithm::EcdsaP256, KeyPolicy::NeverExtractable)
-                .await;
-            match made {
-                Err(error) if error.retry_helps() => {}
-                other => return other,
-            }
-        }
+        let policy = KeyPolicy::NeverExtractable;
+        settled(|| hsm.generate(&uri, KeyAlgorithm::EcdsaP256, policy)).await
     };
     let service = token.host(Setting::default());
     let error = generate(&service.hsm(), "new").await.unwrap_err();
@@ -258,16 +242,9 @@ async fn a_key_declared_for_wrapping_is_fit() {
 
 /// The failure to open a key, once the token is ready.
 async fn refusal(hsm: &Hsm, token: &SoftToken, label: &str, spki: &[u8]) -> HsmError {
-    let uri = token.uri(label);
-    loop {
-        let opened = hsm
-            .ca_key(&uri, SignatureAlgorithm::EcdsaSha256, &sha256(spki))
-            .await;
-        match opened {
-            Err(error) if error.retry_helps() => {}
-            other => return other.err().unwrap(),
-        }
-    }
+    let (uri, pin) = (token.uri(label), sha256(spki));
+    let opened = settled(|| hsm.ca_key(&uri, SignatureAlgorithm::EcdsaSha256, &pin)).await;
+    opened.err().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

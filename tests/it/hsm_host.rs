@@ -352,18 +352,28 @@ pub fn signal(name: &str, pid: u32) {
 }
 
 /// Tries again while a retry helps, until it works.
-pub async fn eventually<T, F>(mut attempt: impl FnMut() -> F) -> T
+pub async fn eventually<T, F>(attempt: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Result<T, HsmError>>,
+{
+    settled(attempt)
+        .await
+        .unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Tries again while a retry helps, and gives back what came at last.
+pub async fn settled<T, F>(mut attempt: impl FnMut() -> F) -> Result<T, HsmError>
 where
     F: Future<Output = Result<T, HsmError>>,
 {
     let started = Instant::now();
     loop {
         match attempt().await {
-            Ok(value) => return value,
-            Err(error) if error.retry_helps() && started.elapsed() < PATIENCE => {
+            Err(error) if error.retry_helps() => {
+                assert!(started.elapsed() < PATIENCE, "still {error}");
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
-            Err(error) => panic!("{error}"),
+            other => return other,
         }
     }
 }

@@ -7,6 +7,9 @@ use crate::hsm::{KeyAlgorithm, Reached};
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream as StdStream};
 
+/// The longest that a test waits for something that must come.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 /// A token whose host's socket is in a directory of the test's own.
 fn token(dir: &tempfile::TempDir) -> Token {
     Token {
@@ -155,15 +158,18 @@ async fn a_lost_connection_leaves_a_doubt_and_the_key_is_opened_again() {
         ),
         "{lost:?}"
     );
-    let signature = loop {
-        match link.sign(&key, b"tbs").await {
-            Err(Fault::Unavailable {
-                reached: Reached::No,
-                ..
-            }) => sleep(Duration::from_millis(5)).await,
-            other => break other,
+    let again = async {
+        loop {
+            match link.sign(&key, b"tbs").await {
+                Err(Fault::Unavailable {
+                    reached: Reached::No,
+                    ..
+                }) => sleep(Duration::from_millis(5)).await,
+                other => break other,
+            }
         }
     };
+    let signature = timeout(PATIENCE, again).await.unwrap();
     assert_eq!(signature, Ok(vec![9]));
     let health = link.health();
     assert!(health.usable);
@@ -269,9 +275,12 @@ async fn the_task_ends_with_the_last_use_of_a_link() {
     let link = Link::open(&token(&dir));
     let weak = Arc::downgrade(&link);
     drop(link);
-    while weak.strong_count() > 0 {
-        sleep(Duration::from_millis(5)).await;
-    }
+    let ending = async {
+        while weak.strong_count() > 0 {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    assert!(timeout(PATIENCE, ending).await.is_ok());
 }
 
 #[test]
