@@ -4,6 +4,10 @@
 //! Each row is one request under one fault. Which outcome its intent must have follows from docs/ISSUANCE.md:
 //! nothing, when the fault came before the intent was durable; `abandoned`, when the request provably never
 //! reached a token; `unresolved`, when a signature may exist, which a restart has to assume; else `issued`.
+//!
+//! Steps 2, 3 and 5 ask something of a disk or a token, which can do it and report that it failed. Steps 1 and 4 only
+//! compute, in the daemon's own memory: the request is judged, the signature is checked. Nothing is done there that
+//! could be reported wrongly, so they have no such row, but a refusal and a wrong signature instead.
 
 mod held;
 mod row;
