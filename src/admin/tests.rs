@@ -126,14 +126,19 @@ impl Appliance {
 
     /// Sends a request on a connection of its own.
     async fn send(&self, method: &str, path: &str, body: Value) -> Reply {
-        let stream = UnixStream::connect(&self.socket).await.unwrap();
-        let (mut sender, connection) = handshake(TokioIo::new(stream)).await.unwrap();
-        tokio::spawn(connection);
         let body = if body.is_null() {
             String::new()
         } else {
             body.to_string()
         };
+        self.send_octets(method, path, body.into_bytes()).await
+    }
+
+    /// As [`Self::send`], with a body of any kind.
+    async fn send_octets(&self, method: &str, path: &str, body: Vec<u8>) -> Reply {
+        let stream = UnixStream::connect(&self.socket).await.unwrap();
+        let (mut sender, connection) = handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
         let request = hyper::Request::builder()
             .method(method)
             .uri(path)
@@ -535,14 +540,55 @@ async fn a_compromised_line_key_ends_all_of_the_lines_certificates() {
             certificate: certificate(tag),
             renews: None,
         };
-        log.record_change("ann", certified).await.unwrap();
+        log.record_change("shift-lead", certified).await.unwrap();
     }
     let path = format!("/v1/certificates/{}/revoke", certificate(1).serial);
     let reason = json!({"reason": "key-compromise"});
-    appliance.send("POST", &path, reason).await;
+    // As above: the lines' part comes first.
+    let refused = appliance.refused("POST", &path, reason).await;
+    assert_eq!(refused, (404, "missing".to_owned()));
     let record = log.registry().line(&line).unwrap();
     assert_eq!(record.state, crate::ra::LineState::Disabled);
     assert!(record.certificates.is_empty(), "also once it is enabled");
+}
+
+#[tokio::test]
+async fn no_damage_to_a_body_is_a_fault_of_the_appliance() {
+    let appliance = Appliance::start(own_uid()).await;
+    appliance.add_line().await;
+    let serial = SerialNumber::from_random([9; 16]);
+    let revoke = format!("/v1/certificates/{serial}/revoke");
+    let rows = [
+        ("/v1/lines", json!({"line": "new", "csr": "garbage"})),
+        ("/v1/orders", order("quantity", json!(7))),
+        ("/v1/orders/none/approve", json!({"units": 3})),
+        (revoke.as_str(), json!({"reason": "superseded"})),
+    ];
+    let odd = b"\0\xff\x80\"\\{}[],:-+e9. \n";
+    for (path, body) in rows {
+        let good = body.to_string().into_bytes();
+        for at in 0..good.len() {
+            let mut bodies = vec![good[..at].to_vec(), [&good[..at], &good[at + 1..]].concat()];
+            for octet in [odd[at % odd.len()], odd[(at * 7 + 3) % odd.len()]] {
+                let mut other = good.clone();
+                other[at] = octet;
+                bodies.push(other);
+            }
+            bodies.push([&good[..at], &good].concat());
+            for body in bodies {
+                let shown = String::from_utf8_lossy(&body).into_owned();
+                let (status, answer) = appliance.send_octets("POST", path, body).await;
+                let told = answer["type"].is_string() || status < 300;
+                // 503: there is no token that could sign for a line.
+                assert!(
+                    told && (status < 500 || status == 503),
+                    "{status}: {path} {shown}"
+                );
+            }
+        }
+    }
+    // The socket is as it was.
+    assert_eq!(appliance.send("GET", "/v1/lines", Value::Null).await.0, 200);
 }
 
 #[tokio::test]

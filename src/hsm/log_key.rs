@@ -142,5 +142,27 @@ mod tests {
             let _ = parse(&octets);
             let _ = parse(&[b"-----BEGIN ", octets.as_slice()].concat());
         }
+
+        #[test]
+        fn a_damaged_key_is_refused_or_a_pair_that_fits(
+            at in any::<prop::sample::Index>(), octet in any::<u8>(), cut in 0usize..8, in_pem in any::<bool>(),
+        ) {
+            let pem = generate().unwrap();
+            let (_, der) = der::pem::decode_vec(pem.as_bytes()).unwrap();
+            let mut octets = if in_pem { pem.as_bytes().to_vec() } else { der };
+            prop_assert!(parse(&octets).is_some());
+            let at = at.index(octets.len());
+            octets[at] = octet;
+            octets.truncate(octets.len() - cut);
+            if let Some(read) = parse(&octets) {
+                // Another seed makes another pair: a file without the public key cannot show it (RFC 5958, 2).
+                let signature = read.sign(b"checkpoint");
+                let key = aws_lc_rs::signature::UnparsedPublicKey::new(
+                    &aws_lc_rs::signature::ED25519,
+                    public(&read),
+                );
+                prop_assert!(key.verify(b"checkpoint", signature.as_ref()).is_ok());
+            }
+        }
     }
 }

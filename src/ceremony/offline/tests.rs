@@ -1,5 +1,8 @@
 //! Each way in which an offline root's answer may be wrong, with certificates that another encoder made.
 
+use std::sync::LazyLock;
+
+use proptest::prelude::*;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, PublicKeyData as _,
@@ -226,6 +229,62 @@ proptest::proptest! {
             // Only what does not change a certificate may be changed.
             let whole = certificates(&answer).unwrap();
             proptest::prop_assert_eq!(vec![taken.certificate, taken.root], whole);
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_damage_to_an_answer_is_taken_or_a_panic(
+        which in 0usize..2, at in any::<prop::sample::Index>(), octet in any::<u8>(), cut in 0usize..64,
+        text_at in any::<prop::sample::Index>(), character in any::<char>(),
+    ) {
+        static SCENE: LazyLock<(Pending, String, Vec<Vec<u8>>)> = LazyLock::new(|| {
+            let scene = Scene::new();
+            let answer = scene.answer();
+            let chain = certificates(&answer).unwrap();
+            (scene.pending, answer, chain)
+        });
+        let (pending, answer, chain) = &*SCENE;
+        // In the DER: one octet is another one, or the end is missing.
+        let mut damaged = chain.clone();
+        let certificate = &mut damaged[which];
+        let at = at.index(certificate.len());
+        certificate[at] = octet;
+        certificate.truncate(certificate.len() - cut % 16);
+        let same = damaged == *chain;
+        let text: String = damaged
+            .iter()
+            .map(|der| der::pem::encode_string("CERTIFICATE", der::pem::LineEnding::LF, der).unwrap())
+            .collect();
+        prop_assert_eq!(judge(pending, &text, NOW).is_ok(), same);
+        // In the PEM: what is taken in spite of it is the very same certificates.
+        let mut text: Vec<char> = answer.chars().collect();
+        let at = text_at.index(text.len());
+        text[at] = character;
+        text.truncate(text.len() - cut / 16);
+        let text: String = text.into_iter().collect();
+        if let Ok(taken) = judge(pending, &text, NOW) {
+            prop_assert!(taken.certificate == chain[0] && taken.root == chain[1]);
+        }
+    }
+
+    #[test]
+    fn a_damaged_pending_file_is_refused_or_read_as_it_stands(
+        at in any::<prop::sample::Index>(), character in any::<char>(), cut in 0usize..400,
+    ) {
+        static TEXT: LazyLock<String> =
+            LazyLock::new(|| serde_json::to_string(&Scene::new().pending).unwrap());
+        let mut text: Vec<char> = TEXT.chars().collect();
+        let at = at.index(text.len());
+        text[at] = character;
+        text.truncate(text.len().saturating_sub(cut / 8));
+        let text: String = text.into_iter().collect();
+        if let Ok(read) = serde_json::from_str::<Pending>(&text) {
+            let again = serde_json::to_string(&read).unwrap();
+            prop_assert!(serde_json::from_str::<Pending>(&again).unwrap() == read);
+            // Whatever it says now, no answer makes it panic.
+            let _judged = judge(&read, &Scene::new().answer(), NOW);
         }
     }
 }

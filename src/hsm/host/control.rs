@@ -168,6 +168,8 @@ impl Control {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -186,6 +188,43 @@ mod tests {
         }
         assert_eq!(Beat::parse("nonsense from a library\n"), None);
         assert_eq!(Beat::parse(""), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_line_is_one_beat_or_none(
+            text in ".{0,80}", verb in "(alive|remember|ready|leaving|[a-z]{0,9})", number in any::<u128>(),
+            memory in "(nothing|pin-rejected|pin-locked|unclear-[0-9]{0,4}|[a-z-]{0,12})",
+        ) {
+            for line in [
+                text.clone(),
+                format!("{verb} {text}\n"),
+                format!("{verb} {number}\n"),
+                format!("{verb} {memory}\n"),
+            ] {
+                if let Some(beat) = Beat::parse(&line) {
+                    let again = beat.line();
+                    prop_assert!(again.ends_with('\n') && again.matches('\n').count() == 1);
+                    // A cause's space at its end is no part of it.
+                    prop_assert_eq!(Beat::parse(&again).map(|beat| beat.line()), Some(again));
+                }
+            }
+        }
+
+        #[test]
+        fn a_library_s_text_in_a_cause_forges_no_beat(cause in "(.|\n){0,80}") {
+            let line = Beat::Leaving { cause }.line();
+            prop_assert_eq!(line.matches('\n').count(), 1);
+            let leaving = matches!(Beat::parse(&line), Some(Beat::Leaving { .. }));
+            prop_assert!(leaving, "{line:?}");
+        }
+
+        #[test]
+        fn what_a_host_remembers_is_written_one_way(text in "(unclear-)?[0-9a-z+-]{0,12}") {
+            if let Ok(memory) = text.parse::<Memory>() {
+                prop_assert_eq!(memory.to_string().parse(), Ok(memory));
+            }
+        }
     }
 
     #[test]

@@ -293,5 +293,47 @@ mod tests {
             let _ = rsa_public_key(&point, &params);
             let _ = ecdsa_der(&point, KeyKind::P256);
         }
+
+        #[test]
+        fn a_point_of_the_right_form_is_read_as_it_stands_or_refused(
+            which in 0usize..4, octets in proptest::collection::vec(any::<u8>(), 97), real in any::<bool>(),
+            at in any::<prop::sample::Index>(), flip in any::<u8>(), wrapped in any::<bool>(),
+        ) {
+            let (params, length) = [
+                (P256_PARAMS, 65), (P384_PARAMS, 97), (ED25519_NAME_PARAMS, 32), (ED25519_OID_PARAMS, 32),
+            ][which];
+            let mut raw = octets[..length].to_vec();
+            if which < 2 {
+                raw[0] = 4; // uncompressed (SEC 1, 2.3.3)
+            }
+            if real && which == 0 {
+                raw = p256().0.public_key().as_ref().to_vec();
+                let at = at.index(raw.len());
+                raw[at] ^= flip;
+            }
+            let header = [OCTET_STRING, u8::try_from(length).unwrap()];
+            let given = if wrapped { [&header[..], &raw].concat() } else { raw.clone() };
+            if let Some(key) = ec_public_key(params, &given) {
+                prop_assert!(key.spki().ends_with(&raw));
+                prop_assert_eq!(PublicKey::parse(key.spki()).ok(), Some(key));
+            }
+        }
+
+        #[test]
+        fn a_modulus_is_read_as_it_stands_or_refused(
+            mut modulus in proptest::collection::vec(any::<u8>(), 250..520), high in any::<bool>(),
+            zeros in 0usize..3, exponent in proptest::collection::vec(any::<u8>(), 0..9),
+        ) {
+            if high {
+                modulus[0] |= 0x80;
+                *modulus.last_mut().unwrap() |= 1;
+            }
+            let given = [&vec![0; zeros][..], &modulus].concat();
+            if let Some(key) = rsa_public_key(&given, &exponent) {
+                let shown = modulus.iter().skip_while(|octet| **octet == 0).copied().collect::<Vec<u8>>();
+                prop_assert!(key.spki().windows(shown.len()).any(|window| window == shown));
+                prop_assert_eq!(PublicKey::parse(key.spki()).ok(), Some(key));
+            }
+        }
     }
 }
