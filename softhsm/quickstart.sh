@@ -9,7 +9,7 @@ usage: softhsm/quickstart.sh [--dir DIR] [--keep] [--dev]
 
 Makes a private SoftHSM token and a whole CA on it, starts Hallmark on loopback, and sends a device's request
 as a factory line would. Everything stands in DIR; nothing else on the machine changes, but for Debian
-packages that are missing.
+packages that are missing. Where DIR has a long path the sockets are below /tmp, as long as they are needed.
 
   --dir DIR   where; it may exist if it is empty (default: a new temporary directory)
   --keep      leave the appliance running and write DIR/env (shell syntax) that tells where everything is
@@ -107,10 +107,12 @@ show() {
 
 pid=''
 succeeded=no
+sockets_elsewhere=''
 ended() {
   local code=$?
   if [ "$succeeded" = yes ] && [ "$keep" = yes ]; then return; fi
   [ -z "$pid" ] || stop_process "$pid" "$config"
+  [ -z "$sockets_elsewhere" ] || rm -rf -- "$sockets_elsewhere"
   if [ "$succeeded" != yes ]; then
     printf '\nThe quickstart failed (exit code %d).' "$code" >&2
     # Only what this run wrote: an earlier one's log would mislead.
@@ -165,7 +167,12 @@ chmod 700 "$directory"
 config=$directory/hallmark.toml
 # A Unix socket's path has at most 103 bytes.
 run=$directory/run
-if [ "${#run}" -gt 85 ]; then run=$(mktemp -d /tmp/hallmark-run.XXXXXX); else mkdir "$run"; fi
+if [ "${#run}" -gt 85 ]; then
+  sockets_elsewhere=$(mktemp -d /tmp/hallmark-run.XXXXXX)
+  run=$sockets_elsewhere
+else
+  mkdir "$run"
+fi
 
 step "A private SoftHSM token in $directory"
 token_serial=$(make_token "$directory" hallmark)
