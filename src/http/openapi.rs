@@ -25,6 +25,15 @@ mod tests {
         serde_json::from_str(DOCUMENT).unwrap()
     }
 
+    /// Types that only operators get, on the admin socket.
+    const OPERATORS: [&str; 5] = [
+        "unknown-operator",
+        "exists",
+        "missing",
+        "value-refused",
+        "body-refused",
+    ];
+
     #[test]
     fn it_describes_exactly_the_routes() {
         let document = parsed();
@@ -47,19 +56,45 @@ mod tests {
         let listed =
             document["components"]["schemas"]["Problem"]["properties"]["type"]["enum"].clone();
         let listed: BTreeSet<String> = serde_json::from_value(listed).unwrap();
-        let operators = [
-            "unknown-operator",
-            "exists",
-            "missing",
-            "value-refused",
-            "body-refused",
-        ];
         let made: BTreeSet<String> = kind::ALL
             .iter()
-            .filter(|kind| !operators.contains(&kind.slug))
+            .filter(|kind| !OPERATORS.contains(&kind.slug))
             .map(|kind| kind.urn())
             .collect();
         assert_eq!(listed, made);
+    }
+
+    #[test]
+    fn the_guide_tells_each_problem_type_of_lines_once_with_its_status() {
+        let guide = include_str!("../../docs/LINES.md");
+        let (_, table) = guide.split_once("| status | types |").unwrap();
+        let mut told = Vec::new();
+        for row in table
+            .lines()
+            .skip(2)
+            .take_while(|line| line.starts_with('|'))
+        {
+            let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+            let types = cells[2].split('`').skip(1).step_by(2);
+            let mut unused: BTreeSet<&str> = cells[1].split(", ").collect();
+            for slug in types {
+                let kind = kind::ALL.iter().find(|kind| kind.slug == slug);
+                let kind = kind.unwrap_or_else(|| panic!("there is no {slug}"));
+                let status = kind.status.as_str();
+                assert!(cells[1].contains(status), "{slug} has {status}: {row}");
+                unused.remove(status);
+                told.push(slug);
+            }
+            assert!(
+                unused.is_empty() || cells[1] == "no answer",
+                "{unused:?}: {row}"
+            );
+        }
+        told.sort_unstable();
+        let mut made: Vec<&str> = kind::ALL.iter().map(|kind| kind.slug).collect();
+        made.retain(|slug| !OPERATORS.contains(slug));
+        made.sort_unstable();
+        assert_eq!(told, made);
     }
 
     #[test]
