@@ -34,10 +34,19 @@ for file in "${files[@]}"; do
   done < <(grep -oE '\]\([^)]+\)' "$file" | sed -E 's/^\]\(//; s/\)$//' | grep -vE '^(https?|mailto):' || true)
 done
 
-# A licence, and a changelog entry for the version in Cargo.toml or under "Unreleased".
+# What every reader looks for.
 for file in README.md LICENSE CHANGELOG.md docs/ISSUANCE.md; do
   [ -s "$file" ] || fault "missing: $file"
 done
+
+# The changelog says something of the version in Cargo.toml, under its number or under "Unreleased".
+version=$(sed -n '/^\[workspace\.package\]/,/^\[[^w]/ s/^version = "\(.*\)"$/\1/p' Cargo.toml)
+[ -n "$version" ] || fault "Cargo.toml: no version of the workspace"
+entries=$(awk -v version="$version" '
+  /^## / { wanted = ($2 == version || $2 == "Unreleased") }
+  wanted && /^- ./ { count++ }
+  END { print count + 0 }' CHANGELOG.md)
+[ "$entries" -gt 0 ] || fault "CHANGELOG.md: nothing under \"## $version\" or \"## Unreleased\""
 
 if [ "$faults" -gt 0 ]; then
   printf '%d faults\n' "$faults" >&2
