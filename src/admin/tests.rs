@@ -108,7 +108,7 @@ impl Appliance {
             issuance.add_issuer(known.name, known.role, vec![known.certificate], None);
         }
         let operators = vec![Operator {
-            name: "ann".into(),
+            name: "shift-lead".into(),
             uid,
         }];
         let admin = Admin::new(issuance, log.clone(), Hsm::open(&[]), clock, operators);
@@ -155,7 +155,7 @@ impl Appliance {
     async fn add_line(&self) {
         let line = "line-1".parse().unwrap();
         let added = Change::LineAdded { line };
-        self.log.record_change("ann", added).await.unwrap();
+        self.log.record_change("shift-lead", added).await.unwrap();
     }
 
     /// Sends a request that is refused; its status and the problem's type.
@@ -503,7 +503,7 @@ async fn a_revoked_line_certificate_authenticates_no_more() {
             renews: None,
         },
     ] {
-        log.record_change("ann", change).await.unwrap();
+        log.record_change("shift-lead", change).await.unwrap();
     }
     let now = UnixMillis::from_seconds(1_800_000_000);
     assert!(

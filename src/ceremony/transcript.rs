@@ -233,7 +233,7 @@ mod tests {
         let transcript = Transcript {
             title: "First keys".to_owned(),
             place: Some("Room 12".to_owned()),
-            operators: vec!["J. Doe".to_owned(), "E. Roe".to_owned()],
+            operators: vec!["shift-lead".to_owned(), "security-officer".to_owned()],
             product: "hallmark 0.1.0".to_owned(),
             began: UnixMillis::from_seconds(1_800_000_000),
             ended: UnixMillis::from_seconds(1_800_000_060),
@@ -276,7 +276,7 @@ mod tests {
         let text = transcript.to_string();
         for part in [
             "Key ceremony: First keys\n========================\n",
-            "Operators      J. Doe, E. Roe\n",
+            "Operators      shift-lead, security-officer\n",
             "Began          2027-01-15T08:00:00Z\n",
             &"01".repeat(32),
             &"02".repeat(32),
@@ -293,7 +293,7 @@ mod tests {
             "-----BEGIN CERTIFICATE-----\n",
             "-----BEGIN CERTIFICATE REQUEST-----\n",
             "    version = 1\n",
-            "______\nE. Roe\n",
+            "______\nsecurity-officer\n",
         ] {
             assert!(text.contains(part), "{part} is not in:\n{text}");
         }

@@ -62,7 +62,7 @@ fn the_example_is_made_roots_first() {
     let plan = load(CONFIG, EXAMPLE).unwrap();
     let names: Vec<_> = plan.cas.iter().map(|ca| ca.name.as_str()).collect();
     assert_eq!(names, ["device-root", "access-root", "device-1", "access"]);
-    assert_eq!(plan.operators, ["J. Doe", "E. Roe"]);
+    assert_eq!(plan.operators, ["shift-lead", "security-officer"]);
     let [root, _, device, access] = plan.cas.as_slice() else {
         panic!("four");
     };
@@ -135,12 +135,17 @@ const FAULTS: &[(&str, &str, &str, &str)] = &[
         "one line",
     ),
     (
-        "[\"J. Doe\", \"E. Roe\"]",
+        "[\"shift-lead\", \"security-officer\"]",
         "[]",
         "ceremony.operators",
         "who takes part",
     ),
-    ("\"E. Roe\"", "\"\"", "ceremony.operators[1]", "200 bytes"),
+    (
+        "\"security-officer\"",
+        "\"\"",
+        "ceremony.operators[1]",
+        "200 bytes",
+    ),
     (
         "name = \"device-1\"",
         "name = \"device-2\"",
@@ -297,7 +302,7 @@ fn unknown_keys_and_versions_are_refused() {
 #[test]
 fn all_problems_are_listed_at_once() {
     let text = changed("\"30years\"", "\"never\"")
-        .replacen("\"J. Doe\"", "\"\"", 1)
+        .replacen("\"shift-lead\"", "\"\"", 1)
         .replacen("name = \"device-1\"", "name = \"device-9\"", 1);
     let error = load(CONFIG, &text).map(|_| ()).unwrap_err();
     let shown = error.to_string();

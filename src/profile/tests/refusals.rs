@@ -324,7 +324,7 @@ fn a_grant_meets_only_profiles_for_its_purpose() {
         Purpose::Crl(issuer_name("x")),
         Purpose::SelfTest(issuer_name("x")),
     ]
-    .map(|purpose| (Grant::act("anna", purpose), vec![0x30, 0], "none"));
+    .map(|purpose| (Grant::act("shift-lead", purpose), vec![0x30, 0], "none"));
     let grants = BUILT_IN
         .map(|name| {
             let (grant, subject) = grant_for(name);

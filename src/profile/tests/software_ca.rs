@@ -127,7 +127,7 @@ pub fn grant_for(profile: &str) -> (Grant, Vec<u8>) {
         "mqtt-device" => (unit("dev-0001"), common_name("dev-0001")),
         "idevid" => (unit("dev-0001"), vec![0x30, 0]),
         "line" => (
-            Grant::act("anna", Purpose::Line("l-1".parse().unwrap())),
+            Grant::act("shift-lead", Purpose::Line("l-1".parse().unwrap())),
             common_name("l-1"),
         ),
         "tls-server" => (
@@ -142,7 +142,7 @@ pub fn grant_for(profile: &str) -> (Grant, Vec<u8>) {
             common_name("ca.example"),
         ),
         "ocsp-signing" => (
-            Grant::act("anna", Purpose::Responder("Responder 1".to_owned())),
+            Grant::act("shift-lead", Purpose::Responder("Responder 1".to_owned())),
             common_name("Responder 1"),
         ),
         other => panic!("no grant for {other}"),
