@@ -1,5 +1,7 @@
 //! The API as a client of its listener sees it, over real TLS and a real log, up to where a token signs.
 
+mod description;
+mod refusals;
 mod renewal;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -610,120 +612,6 @@ async fn old_tls_is_refused_unless_configured() {
             .connect(name, stream)
             .await
             .is_err()
-    );
-}
-
-#[tokio::test]
-async fn the_description_needs_no_certificate() {
-    let appliance = Appliance::start(MinimumTls::V1_3).await;
-    let reply = appliance
-        .connect(None)
-        .await
-        .send("GET", "/openapi.json", "")
-        .await;
-    assert_eq!(reply.status, 200);
-    let document: Value = serde_json::from_slice(&reply.body).unwrap();
-    assert_eq!(document["openapi"], "3.1.0");
-}
-
-#[tokio::test]
-async fn the_description_has_exactly_the_methods_that_are_answered() {
-    let appliance = Appliance::start(MinimumTls::V1_3).await;
-    let station = Station::new();
-    appliance.line("one", &station).await;
-    let mut client = appliance.connect(Some(&station)).await;
-    let reply = client.send("GET", "/openapi.json", "").await;
-    let document: Value = serde_json::from_slice(&reply.body).unwrap();
-    for (path, item) in document["paths"].as_object().unwrap() {
-        let members = item.as_object().unwrap().keys();
-        let methods = members.filter(|member| *member != "parameters");
-        let mut described: BTreeSet<String> = methods.map(|method| method.to_uppercase()).collect();
-        if described.contains("GET") {
-            // RFC 9110, 9.1: a server that has GET has HEAD.
-            described.insert("HEAD".to_owned());
-        }
-        let reply = client
-            .send("PURGE", &path.replace("{order}", "one"), "")
-            .await;
-        assert_eq!(reply.problem(), "method-not-allowed", "{path}");
-        let allowed = reply.headers["allow"].to_str().unwrap();
-        let allowed: BTreeSet<String> = allowed.split(',').map(|m| m.trim().to_owned()).collect();
-        assert_eq!(described, allowed, "{path}");
-    }
-}
-
-/// The published entries from `first` on: each leaf with its detail.
-fn published(appliance: &Appliance, first: u64) -> Vec<(Value, Value)> {
-    let size = appliance.log.status().size;
-    assert!(size < 256, "one bundle");
-    let read = |place: &str| {
-        let bundle = format!("{place}/000.p/{size}");
-        std::fs::read(appliance.directory.path().join(bundle)).unwrap()
-    };
-    let leaves = read("public/log/tile/entries");
-    let details = String::from_utf8(read("private/details")).unwrap();
-    let mut rest = leaves.as_slice();
-    let mut found = Vec::new();
-    while let Some((length, after)) = rest.split_at_checked(2) {
-        let length = u16::from_be_bytes(length.try_into().unwrap());
-        let (leaf, after) = after.split_at(length.into());
-        rest = after;
-        let leaf: Value = serde_json::from_slice(leaf).unwrap();
-        let prefix = format!("{} ", leaf["index"]);
-        let detail = details.lines().find_map(|line| line.strip_prefix(&prefix));
-        let detail = detail.map_or(Value::Null, |text| serde_json::from_str(text).unwrap());
-        found.push((leaf, detail));
-    }
-    found.retain(|(leaf, _)| leaf["index"].as_u64().unwrap() >= first);
-    found
-}
-
-#[tokio::test]
-async fn refusals_are_entries_of_the_log() {
-    const ASKED: u64 = 20;
-    let mut appliance = Appliance::start(MinimumTls::V1_3).await;
-    let station = Station::new();
-    appliance.line("one", &station).await;
-    let first = appliance.log.status().size;
-    let mut client = appliance.connect(Some(&station)).await;
-    for _ in 0..ASKED {
-        client.send("POST", SINGLE, "garbage").await;
-        let mut stranger = appliance.connect(None).await;
-        stranger.send("POST", SINGLE, "garbage").await;
-    }
-    drop(appliance.stop.take());
-    drop(client);
-    (&mut appliance.served).await.unwrap();
-    appliance.log.publish().await.unwrap();
-    let certificate = DetailHash::of(&station.certificate).to_string();
-    let refused = serde_json::json!({
-        "certificate_sha256": certificate, "line": "one", "order": "one", "rule": "request-encoding",
-    });
-    // However many minutes it took: each refusal is an entry or is counted in one.
-    let (mut told, mut counted, mut strangers, mut minutes) = (0, 0, 0, 0);
-    for (leaf, detail) in published(&appliance, first) {
-        assert_eq!(leaf["kind"], "event");
-        let data = &detail["data"];
-        match leaf["event"].as_str().unwrap() {
-            "refused" => {
-                assert_eq!(*data, refused);
-                told += 1;
-            }
-            "refusals-counted" => {
-                counted += data["lines"]["one"]["request-encoding"]
-                    .as_u64()
-                    .unwrap_or(0);
-                strangers += data["strangers"]["no-certificate"].as_u64().unwrap();
-                minutes += 1;
-            }
-            other => panic!("{other}"),
-        }
-    }
-    assert_eq!((told + counted, strangers), (ASKED, ASKED));
-    let most = minutes * u64::from(limits::REFUSALS_LOGGED_PER_MINUTE);
-    assert!(
-        told <= most && told >= most.min(1),
-        "{told} in {minutes} minutes"
     );
 }
 
