@@ -13,6 +13,7 @@ pub mod invariants;
 pub mod log;
 pub mod program;
 pub mod site;
+pub mod soft_token;
 
 #[path = "../../examples/line/client.rs"]
 pub mod client;

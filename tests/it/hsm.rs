@@ -1,19 +1,18 @@
 //! `hsm` and `hallmark-token` together, on a real SoftHSM token with a module in front that fails on demand.
 
-#[path = "hsm_host.rs"]
-mod hsm_host;
-
 use certstatus::log::DetailHash;
 use certstatus::signature::{PublicKey, SignatureAlgorithm};
 use hallmark::hsm::{Hsm, HsmError, KeyAlgorithm, KeyPolicy, LogKey, Reached};
 
-use hsm_host::{Setting, SoftToken, eventually, open, settled, sha256, signal, until};
+use crate::harness::soft_token::{
+    Host, Setting, SoftToken, eventually, open, settled, sha256, signal, until,
+};
 
 /// What is signed where it does not matter.
 const TBS: &[u8] = b"\x30\x07a short";
 
 /// A host in service with one P-256 key, and the key on the daemon's side.
-async fn in_service(setting: Setting) -> (SoftToken, hsm_host::Host, Hsm, hallmark::hsm::CaKey) {
+async fn in_service(setting: Setting) -> (SoftToken, Host, Hsm, hallmark::hsm::CaKey) {
     let token = SoftToken::new();
     let made = token.generate("ca", KeyAlgorithm::EcdsaP256).await;
     let host = token.host(setting);
@@ -336,7 +335,7 @@ async fn a_wrong_pin_is_tried_once_by_a_host_and_again_only_by_the_next() {
     let token = SoftToken::new();
     let made = token.generate("ca", KeyAlgorithm::EcdsaP256).await;
     let logins = token.count("login");
-    token.write_pin("999999");
+    token.write_wrong_pin();
     let host = token.host(Setting::default());
     let hsm = host.hsm();
     let error = refusal(&hsm, &token, "ca", &made.spki).await;
@@ -351,7 +350,7 @@ async fn a_wrong_pin_is_tried_once_by_a_host_and_again_only_by_the_next() {
     assert_eq!(token.count("login") - logins, 1);
     assert!(token.log().contains("the worker ended by itself"));
     drop(host);
-    token.write_pin("271828");
+    token.write_right_pin();
     let host = token.host(Setting::default());
     open(
         &host.hsm(),

@@ -309,7 +309,7 @@ fn template() -> &'static Template {
 }
 
 /// Makes the token `hallmark` with the quickstart's script; its serial number.
-fn make_token(directory: &Path) -> String {
+pub fn make_token(directory: &Path) -> String {
     make_token_labelled(directory, "hallmark")
 }
 

@@ -4,25 +4,21 @@
 //! processes only, so the token that a test uses is always the one that it made.
 
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::OnceLock;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use hallmark::config::{Config, KeyUri, Token};
 use hallmark::hsm::{CaKey, GeneratedKey, Hsm, HsmError, KeyAlgorithm, KeyPolicy};
 
-/// The module under every test.
-const SOFTHSM: &str = "/usr/lib/softhsm/libsofthsm2.so";
-
-/// The user PIN of every token made here.
-const PIN: &str = "271828";
+use super::program::{ours, run};
+use super::site::{SOFTHSM, make_token};
 
 /// The longest that a test waits for something that must come.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The published example, which the tests' configurations are made of.
-const EXAMPLE: &str = include_str!("../../hsm-config/softhsm2.toml");
+const EXAMPLE: &str = include_str!("../../../hsm-config/softhsm2.toml");
 
 /// A token in a directory of its own.
 pub struct SoftToken {
@@ -30,6 +26,8 @@ pub struct SoftToken {
     dir: tempfile::TempDir,
     /// The token's serial number.
     serial: String,
+    /// Its user PIN.
+    pin: String,
     /// Where the PIN is.
     pin_file: PathBuf,
 }
@@ -66,70 +64,19 @@ pub struct Host {
     pub token: Token,
 }
 
-/// Runs a program to its end; a failure is the test's.
-fn run(command: &mut Command) -> Output {
-    let output = command.output().unwrap();
-    assert!(
-        output.status.success(),
-        "{command:?}: {}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    output
-}
-
-/// The module that fails on demand, built beside the other programs.
-fn faulting_module() -> &'static Path {
-    static MODULE: OnceLock<PathBuf> = OnceLock::new();
-    MODULE.get_or_init(|| {
-        let host = Path::new(env!("CARGO_BIN_EXE_hallmark-token"));
-        run(Command::new(env!("CARGO"))
-            .args(["build", "--quiet", "--package", "faulting-token"])
-            .current_dir(env!("CARGO_MANIFEST_DIR")));
-        host.with_file_name("libfaulting_token.so")
-    })
-}
-
 impl SoftToken {
     /// Makes and initialises a token.
     pub fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::create_dir(dir.path().join("tokens")).unwrap();
-        std::fs::write(
-            dir.path().join("softhsm2.conf"),
-            format!(
-                "directories.tokendir = {}\nobjectstore.backend = file\nlog.level = ERROR\n",
-                dir.path().join("tokens").display()
-            ),
-        )
-        .unwrap();
-        let mut token = Self {
-            pin_file: dir.path().join("pin"),
+        let serial = make_token(dir.path());
+        let pin_file = dir.path().join("pin");
+        let pin = std::fs::read_to_string(&pin_file).unwrap();
+        Self {
+            pin: pin.trim_end().to_owned(),
+            pin_file,
+            serial,
             dir,
-            serial: String::new(),
-        };
-        token.write_pin(PIN);
-        run(token.softhsm2_util().args([
-            "--init-token",
-            "--free",
-            "--label",
-            "hallmark",
-            "--pin",
-            PIN,
-            "--so-pin",
-            "31415926",
-        ]));
-        let slots = run(token.softhsm2_util().arg("--show-slots")).stdout;
-        let slots = String::from_utf8(slots).unwrap();
-        // The first slot is the initialised one; the free slot has an empty serial number.
-        token.serial = slots
-            .lines()
-            .filter_map(|line| line.trim().strip_prefix("Serial number:"))
-            .map(str::trim)
-            .find(|serial| !serial.is_empty())
-            .unwrap()
-            .to_owned();
-        token
+        }
     }
 
     /// A file in the token's directory.
@@ -137,27 +84,24 @@ impl SoftToken {
         self.dir.path().join(name)
     }
 
-    /// `softhsm2-util` on this token.
-    fn softhsm2_util(&self) -> Command {
-        let mut command = Command::new("softhsm2-util");
-        command.env("SOFTHSM2_CONF", self.path("softhsm2.conf"));
-        command
-    }
-
     /// `pkcs11-tool` on this token, logged in.
     pub fn pkcs11_tool(&self, args: &[&str]) {
         run(Command::new("pkcs11-tool")
             .env("SOFTHSM2_CONF", self.path("softhsm2.conf"))
-            .args(["--module", SOFTHSM, "--login", "--pin", PIN])
+            .env("PIN", &self.pin)
+            .args(["--module", SOFTHSM, "--login", "--pin", "env:PIN"])
             .args(["--token-label", "hallmark"])
             .args(args));
     }
 
-    /// Writes the PIN file.
-    pub fn write_pin(&self, pin: &str) {
-        let path = self.path("pin");
-        std::fs::write(&path, format!("{pin}\n")).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    /// Writes a PIN that is not the token's into the PIN file.
+    pub fn write_wrong_pin(&self) {
+        std::fs::write(&self.pin_file, "999999\n").unwrap();
+    }
+
+    /// Writes the token's PIN into the PIN file.
+    pub fn write_right_pin(&self) {
+        std::fs::write(&self.pin_file, format!("{}\n", self.pin)).unwrap();
     }
 
     /// Puts the PIN where systemd puts a unit's credentials (systemd.exec(5), `LoadCredential=`): in a directory of the
@@ -167,7 +111,7 @@ impl SoftToken {
         std::fs::create_dir_all(&directory).unwrap();
         std::fs::remove_file(&self.pin_file).unwrap();
         self.pin_file = directory.join("soft-pin");
-        std::fs::write(&self.pin_file, PIN).unwrap();
+        std::fs::write(&self.pin_file, &self.pin).unwrap();
         let mode = std::fs::Permissions::from_mode(0o440);
         std::fs::set_permissions(&self.pin_file, mode).unwrap();
     }
@@ -210,7 +154,7 @@ impl SoftToken {
     /// Writes a configuration and reads its token back.
     fn configure(&self, setting: Setting) -> Token {
         let text = EXAMPLE
-            .replace(SOFTHSM, faulting_module().to_str().unwrap())
+            .replace(SOFTHSM, ours("libfaulting_token.so").to_str().unwrap())
             .replace(
                 "serial=0123456789abcdef",
                 &format!("serial={}", self.serial),
@@ -237,7 +181,7 @@ impl SoftToken {
     /// The host's command line, as an operator would have it.
     pub fn host_command(&self, setting: Setting) -> (Command, Token) {
         let token = self.configure(setting);
-        let mut command = Command::new(env!("CARGO_BIN_EXE_hallmark-token"));
+        let mut command = Command::new(ours("hallmark-token"));
         command
             .arg(&token.name)
             .arg("--config")
