@@ -615,6 +615,23 @@ fn peers() {
     write("token_frames", "length-of-4-gib", [255; 5]);
 }
 
+/// Files where the log key should be: an Ed25519 key that signs nothing else, and what is none.
+fn log_key_files() {
+    let openssl = OpenSsl::new();
+    let pem = openssl.run("genpkey -algorithm ED25519", "key.pem");
+    write("log_key_file", "pem", &pem);
+    let der = openssl.run("pkey -in key.pem -outform DER", "key.der");
+    write("log_key_file", "der", &der);
+    let public = openssl.run("pkey -in key.pem -pubout", "public.pem");
+    write("log_key_file", "public", &public);
+    write("log_key_file", "two", [&pem[..], &pem].concat());
+    let other = "genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256";
+    write("log_key_file", "p256", openssl.run(other, "other.pem"));
+    let encrypted = "pkcs8 -topk8 -in key.pem -passout pass:hallmark";
+    let encrypted = openssl.run(encrypted, "encrypted.pem");
+    write("log_key_file", "encrypted", encrypted);
+}
+
 /// Profiles and changes of the registry.
 fn policies() {
     for name in [
@@ -659,4 +676,5 @@ fn main() {
     crls();
     log();
     texts();
+    log_key_files();
 }

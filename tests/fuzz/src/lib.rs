@@ -47,6 +47,7 @@ pub const TARGETS: &[Target] = &[
     Target::new("detail", log::detail),
     Target::new("entry", log::entry),
     Target::new("issuer_certificate", certificates::issuer_certificate),
+    Target::new("log_key_file", texts::log_key_file),
     Target::new("name", texts::name),
     Target::new("pkcs11_uri", texts::pkcs11_uri),
     Target::new("profile", certificates::profile),

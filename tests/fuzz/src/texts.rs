@@ -1,5 +1,7 @@
-//! Texts that people write: configuration, PKCS#11 URIs, names, serials.
+//! What operators put into files and arguments: configuration, PKCS#11 URIs, names, serials, the log key.
 
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::LazyLock;
 
@@ -7,6 +9,7 @@ use certstatus::SerialNumber;
 use certstatus::log::entry::{EventName, IssuerName, Slug};
 use hallmark::ceremony::{Plan, PlanRefused};
 use hallmark::config::{Config, KeyUri, LogKeyPlace, TokenUri};
+use hallmark::hsm::LogKey;
 
 /// The configuration file: what is accepted does not contradict itself, and an error quotes no PIN.
 pub fn config(bytes: &[u8]) {
@@ -88,6 +91,29 @@ pub fn ceremony_plan(bytes: &[u8]) {
             assert!(!problems.is_empty());
         }
         Err(refused) => drop(refused.to_string()),
+    }
+}
+
+/// The log key's file: a refusal is the same sentence whatever is in the file, so that it tells nothing of it; what is
+/// accepted is the same key each time.
+pub fn log_key_file(bytes: &[u8]) {
+    let thread = std::thread::current().id();
+    let name = format!("hallmark-log-key-{}-{thread:?}", std::process::id());
+    let path = std::env::temp_dir().join(name);
+    let mut options = std::fs::OpenOptions::new();
+    let file = options.create_new(true).write(true).mode(0o600).open(&path);
+    file.and_then(|mut file| file.write_all(bytes))
+        .expect("a file of our own");
+    let (once, again) = (LogKey::from_file(&path), LogKey::from_file(&path));
+    std::fs::remove_file(&path).expect("it is there");
+    match (once, again) {
+        (Ok(once), Ok(again)) => assert_eq!(once.public(), again.public()),
+        (Err(refused), Err(_)) => {
+            let sentence = "is not one Ed25519 private key in PKCS#8 (PEM or DER), not encrypted";
+            let told = format!("log key {}: {sentence}", path.display());
+            assert_eq!(refused.to_string(), told);
+        }
+        _ => panic!("one file is read in two ways"),
     }
 }
 
