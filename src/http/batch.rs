@@ -1,7 +1,8 @@
 //! Batches: many certificate requests in one body.
 //!
 //! Owns the two forms of a batch, NDJSON and concatenated PEM. Promises that each line or block is one item
-//! with its own result, in order, and that nothing is copied to find them. Never decodes a certificate
+//! with its own result, in order, that nothing is copied to find them, and that finding them takes time in proportion
+//! to the body and memory in proportion to [`BATCH_CSRS_MAX`], whatever the body holds. Never decodes a certificate
 //! request: `csr` does. Failure story: a body that is neither form is refused whole; a line that is not
 //! understood is refused alone.
 
@@ -63,9 +64,11 @@ impl Batch {
     /// # Errors
     /// [`Problem`]: neither form, or too many items.
     pub(super) fn split(body: &Bytes) -> Result<Self, Problem> {
+        // One more than there may be is enough to refuse: a body can hold a million.
+        let most = BATCH_CSRS_MAX + 1;
         let (form, items) = match body.iter().find(|c| !c.is_ascii_whitespace()) {
-            Some(b'{') => (Form::Ndjson, lines(body)),
-            Some(b'-') => (Form::Pem, blocks(body)),
+            Some(b'{') => (Form::Ndjson, lines(body).take(most).collect::<Vec<_>>()),
+            Some(b'-') => (Form::Pem, blocks(body).take(most).collect()),
             _ => {
                 let detail = "a batch is one JSON object a line ({\"csr\": \"…\"}), or PEM blocks one after the other";
                 return Err(Problem::new(&kind::BATCH_FORMAT, detail));
@@ -73,8 +76,7 @@ impl Batch {
         };
         if items.len() > BATCH_CSRS_MAX {
             let detail = format!(
-                "a batch has at most {BATCH_CSRS_MAX} requests and this one has {}: send it in parts",
-                items.len()
+                "a batch has at most {BATCH_CSRS_MAX} requests and this one has more: send it in parts"
             );
             return Err(Problem::new(&kind::BATCH_TOO_MANY, detail));
         }
@@ -100,12 +102,20 @@ impl Iterator for Batch {
 }
 
 /// The lines that are not blank.
-fn lines(body: &Bytes) -> Vec<Bytes> {
-    body.split(|c| *c == b'\n')
-        .map(<[u8]>::trim_ascii)
+fn lines(body: &Bytes) -> impl Iterator<Item = Bytes> {
+    let mut rest: &[u8] = body;
+    let lines = std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let length = find(rest, b"\n").map_or(rest.len(), |at| at + 1);
+        let (line, after) = rest.split_at_checked(length)?;
+        rest = after;
+        Some(line.trim_ascii())
+    });
+    lines
         .filter(|line| !line.is_empty())
         .map(|line| body.slice_ref(line))
-        .collect()
 }
 
 /// One line of NDJSON.
@@ -149,24 +159,22 @@ fn line(bytes: &[u8]) -> Item {
 }
 
 /// The PEM blocks; what stands between them is explanatory text (RFC 7468, 2).
-fn blocks(body: &Bytes) -> Vec<Bytes> {
-    let mut found = Vec::new();
+fn blocks(body: &Bytes) -> impl Iterator<Item = Bytes> {
     let mut rest: &[u8] = body;
-    while let Some(begin) = find(rest, BEGIN) {
-        let block = rest.get(begin..).unwrap_or_default();
-        let inside = block.get(BEGIN.len()..).unwrap_or_default();
-        // A block without its end is an item too, up to where the next one begins: `csr` refuses it.
+    std::iter::from_fn(move || {
+        let block = rest.get(find(rest, BEGIN)?..)?;
+        let inside = block.get(BEGIN.len()..)?;
         let next = find(inside, BEGIN).map_or(block.len(), |at| BEGIN.len() + at);
-        let end = find(block, END).filter(|end| *end < next);
-        let length = end.map_or(next, |end| {
-            let last = block.get(end..next).unwrap_or_default();
-            end + last.iter().position(|c| *c == b'\n').unwrap_or(last.len())
-        });
-        let (block, after) = block.split_at_checked(length).unwrap_or((block, &[]));
-        found.push(body.slice_ref(block));
+        let (block, after) = block.split_at_checked(next)?;
         rest = after;
-    }
-    found
+        // Only up to where the next block begins, so that no byte is looked at again for each block before it. A block
+        // without its end is an item too: `csr` refuses it.
+        let length = find(block, END).map_or(block.len(), |end| {
+            let last = block.get(end..).unwrap_or_default();
+            end + find(last, b"\n").unwrap_or(last.len())
+        });
+        Some(body.slice_ref(block.get(..length)?))
+    })
 }
 
 /// Where `wanted` begins in `text`.
@@ -176,7 +184,10 @@ fn find(text: &[u8], wanted: &[u8]) -> Option<usize> {
     let mut from = 0;
     loop {
         let rest = text.get(from..)?;
-        let at = from + rest.iter().position(|c| *c == first)?;
+        let found = rest.iter().position(|c| *c == first);
+        #[cfg(test)]
+        tests::looked_at(found.map_or(rest.len(), |at| at + 1));
+        let at = from + found?;
         if text.get(at..)?.starts_with(wanted) {
             return Some(at);
         }
@@ -186,9 +197,22 @@ fn find(text: &[u8], wanted: &[u8]) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use proptest::prelude::*;
 
     use super::*;
+    use crate::limits::BATCH_BYTES_MAX;
+
+    thread_local! {
+        /// The bytes that [`find`] looked at in this test.
+        static LOOKED_AT: Cell<usize> = const { Cell::new(0) };
+    }
+
+    /// Counts bytes that [`find`] looked at.
+    pub(super) fn looked_at(bytes: usize) {
+        LOOKED_AT.set(LOOKED_AT.get() + bytes);
+    }
 
     /// The items of a body.
     fn items(body: &str) -> Result<Vec<Item>, Problem> {
@@ -276,6 +300,53 @@ mod tests {
         assert_eq!(items(&many).unwrap_err().rule(), "batch-too-many");
         let most = "{\"csr\":\"A\"}\n".repeat(BATCH_CSRS_MAX);
         assert_eq!(items(&most).unwrap().len(), BATCH_CSRS_MAX);
+    }
+
+    #[test]
+    fn no_body_takes_more_work_than_its_bytes_or_more_items_than_a_batch_has() {
+        let block = "-----BEGIN X-----\nAA\n-----END X-----\n";
+        let rows = [
+            // What repeats after how it begins, and how much of a full body may be looked at: that many times, or
+            // up to one item too many.
+            (
+                "-----BEGIN ",
+                "",
+                3 * 11 * BATCH_CSRS_MAX + 1024,
+                "batch-too-many",
+            ),
+            (
+                "-----BEGIN -----END ",
+                "",
+                5 * 20 * BATCH_CSRS_MAX + 1024,
+                "batch-too-many",
+            ),
+            (
+                block,
+                "",
+                5 * block.len() * BATCH_CSRS_MAX + 1024,
+                "batch-too-many",
+            ),
+            ("a\n", "{\n", 2 * BATCH_CSRS_MAX + 1024, "batch-too-many"),
+            ("-----END ", "", BATCH_BYTES_MAX, "0"),
+            ("-----END ", "-----BEGIN ", 3 * BATCH_BYTES_MAX, "1"),
+            ("-----BEGIN", "", BATCH_BYTES_MAX, "0"),
+            ("-", "-----BEGIN ", 3 * BATCH_BYTES_MAX, "1"),
+            ("\n", "{", BATCH_BYTES_MAX, "1"),
+            (" ", "{", BATCH_BYTES_MAX, "1"),
+        ];
+        for (again, start, bytes_max, expected) in rows {
+            let mut body = start.to_owned();
+            body += &again.repeat((BATCH_BYTES_MAX - start.len()) / again.len());
+            let body = Bytes::from(body);
+            LOOKED_AT.set(0);
+            let told = match Batch::split(&body) {
+                Ok(batch) => batch.items.len().to_string(),
+                Err(problem) => problem.rule().to_owned(),
+            };
+            assert_eq!(told, expected, "{start}{again}");
+            let looked_at = LOOKED_AT.get();
+            assert!(looked_at <= bytes_max, "{start}{again}: {looked_at}");
+        }
     }
 
     proptest! {
