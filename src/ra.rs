@@ -196,6 +196,8 @@ pub(crate) enum GrantKind {
         order: Slug,
         /// The line that asked.
         line: Slug,
+        /// The serial of the certificate that proved the line: it must still when the unit is taken.
+        certificate: SerialNumber,
         /// The device id as asked for.
         device_id: String,
     },
@@ -376,7 +378,8 @@ impl Registry {
 
     /// Entitles a line to one unit of an order for a device id: state, dates, pattern, units left.
     ///
-    /// The unit itself is taken in the intent's transaction, which checks state, dates and units again.
+    /// The unit itself is taken in the intent's transaction, which checks the line and its certificate, state, dates
+    /// and units again.
     ///
     /// # Errors
     /// [`Refused`]: tell the line.
@@ -420,6 +423,20 @@ impl Registry {
     #[must_use]
     pub fn line(&self, line: &Slug) -> Option<LineRecord> {
         self.read().line(line)
+    }
+
+    /// Whether a certificate that proved a line does so still: what was true when a request came counts for nothing
+    /// once it was held open.
+    ///
+    /// # Errors
+    /// As [`Self::authenticate`].
+    pub fn proves_still(
+        &self,
+        line: &Slug,
+        certificate: SerialNumber,
+        now: UnixMillis,
+    ) -> Result<(), Refused> {
+        self.read().proves_still(line, certificate, now)
     }
 
     /// Whether a line may ask; `None` where it is not known.

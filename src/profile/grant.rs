@@ -30,6 +30,7 @@ impl<'a> Granted<'a> {
                 order,
                 line,
                 device_id,
+                ..
             } => (
                 Some(ProfilePurpose::Device),
                 Self {

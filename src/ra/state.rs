@@ -59,15 +59,7 @@ impl State {
         let digest = peer.ok_or(Refused::NoCertificate)?;
         let known = self.certificates.get(&digest.0);
         let Known { line, certificate } = known.ok_or(Refused::UnknownCertificate)?;
-        // Both ends are inclusive and whole seconds (RFC 5280, 4.1.2.5).
-        let validity = certificate.not_before.seconds()..=certificate.not_after.seconds();
-        if !validity.contains(&now.seconds()) {
-            return Err(Refused::OutsideValidity {
-                not_before: certificate.not_before,
-                not_after: certificate.not_after,
-                now,
-            });
-        }
+        certificate.valid(now)?;
         match self.lines.get(line).map(|record| record.state) {
             Some(LineState::Enabled) => Ok(Line {
                 name: line.clone(),
@@ -133,6 +125,7 @@ impl State {
         Ok(Grant(GrantKind::Unit {
             order: terms.order.clone(),
             line: line.name.clone(),
+            certificate: line.serial,
             device_id: device_id.to_owned(),
         }))
     }
@@ -230,25 +223,42 @@ impl State {
     }
 
     /// Whether the certificate that asked for a renewal may still, and the line has room for another.
-    ///
-    /// A request can be held open for long, and signing takes its time: what was true when it came counts
-    /// for nothing here.
     fn admit_renewal(
         &self,
         line: &Slug,
         renewed: SerialNumber,
         now: UnixMillis,
     ) -> Result<(), Refused> {
+        // Not whether it is valid still: signing takes its time, and the line has only the renewed one then.
+        self.enabled_certificate(line, renewed)?;
+        self.room_for_certificate(line, now)
+    }
+
+    /// Whether a certificate that proved a line does so still.
+    pub(super) fn proves_still(
+        &self,
+        line: &Slug,
+        certificate: SerialNumber,
+        now: UnixMillis,
+    ) -> Result<(), Refused> {
+        self.enabled_certificate(line, certificate)?.valid(now)
+    }
+
+    /// A certificate of a line that may ask.
+    fn enabled_certificate(
+        &self,
+        line: &Slug,
+        certificate: SerialNumber,
+    ) -> Result<&LineCertificate, Refused> {
         let Some(record) = self.lines.get(line) else {
             return Err(Refused::UnknownCertificate);
         };
         if record.state == LineState::Disabled {
             return Err(Refused::LineDisabled(line.clone()));
         }
-        if !record.certificates.iter().any(|c| c.serial == renewed) {
-            return Err(Refused::UnknownCertificate);
-        }
-        self.room_for_certificate(line, now)
+        let mut certificates = record.certificates.iter();
+        let found = certificates.find(|known| known.serial == certificate);
+        found.ok_or(Refused::UnknownCertificate)
     }
 
     /// Whether an order can be opened on these terms.
@@ -414,6 +424,22 @@ impl State {
             .values()
             .map(|opened| opened.order.clone())
             .collect()
+    }
+}
+
+impl LineCertificate {
+    /// Refuses a certificate outside its validity.
+    fn valid(&self, now: UnixMillis) -> Result<(), Refused> {
+        // Both ends are inclusive and whole seconds (RFC 5280, 4.1.2.5).
+        let validity = self.not_before.seconds()..=self.not_after.seconds();
+        if validity.contains(&now.seconds()) {
+            return Ok(());
+        }
+        Err(Refused::OutsideValidity {
+            not_before: self.not_before,
+            not_after: self.not_after,
+            now,
+        })
     }
 }
 

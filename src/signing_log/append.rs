@@ -92,6 +92,8 @@ pub(super) struct CertificateRow {
 /// A device's part of a certificate's row.
 pub(super) struct UnitRow {
     pub order: Slug,
+    /// The line that asked, with the serial of the certificate that proved it.
+    pub asked_by: (Slug, SerialNumber),
     pub device_id: String,
     /// `<issuer>/<case-folded device id>`.
     pub device_key: String,
@@ -198,7 +200,14 @@ struct Entitled<'a> {
     why: &'static str,
     operator: Option<&'a str>,
     line: Option<&'a Slug>,
-    unit: Option<(&'a Slug, &'a str)>,
+    unit: Option<Unit<'a>>,
+}
+
+/// The unit that a grant entitles to.
+struct Unit<'a> {
+    order: &'a Slug,
+    asked_by: (&'a Slug, SerialNumber),
+    device_id: &'a str,
 }
 
 /// Reads a grant; refuses it for an object of another kind than it entitles to.
@@ -211,6 +220,7 @@ fn entitled<'a>(
         GrantKind::Unit {
             order,
             line,
+            certificate,
             device_id,
         } => (
             Class::Certificate,
@@ -218,7 +228,11 @@ fn entitled<'a>(
                 why: "device",
                 operator: None,
                 line: Some(line),
-                unit: Some((order, device_id)),
+                unit: Some(Unit {
+                    order,
+                    asked_by: (line, *certificate),
+                    device_id,
+                }),
             },
         ),
         GrantKind::LineRenewal { line } => (
@@ -360,11 +374,21 @@ impl IntentDraft {
         names_algorithm(Class::Certificate, &tbs.der, tbs.algorithm)?;
         let unit = match entitled.unit {
             None => None,
-            Some((_, granted)) if tbs.device_id.as_deref().is_some_and(|id| id != granted) => {
+            Some(unit)
+                if tbs
+                    .device_id
+                    .as_deref()
+                    .is_some_and(|id| id != unit.device_id) =>
+            {
                 return Err(object("it names another device than its grant"));
             }
-            Some((order, device_id)) => Some(UnitRow {
+            Some(Unit {
+                order,
+                asked_by: (line, certificate),
+                device_id,
+            }) => Some(UnitRow {
                 order: order.clone(),
+                asked_by: (line.clone(), certificate),
                 device_id: device_id.to_owned(),
                 device_key: device_key(tbs.issuer.as_str(), device_id),
             }),

@@ -290,7 +290,7 @@ impl<'a> Planner<'a> {
         if let Some(row) = &draft.certificate {
             self.admit(row)?;
             if let Some(unit) = &row.unit {
-                self.take_unit(unit, row.line.as_ref(), &draft.issuer)?;
+                self.take_unit(unit, &draft.issuer)?;
             }
         }
         let IntentDraft {

@@ -33,7 +33,7 @@ use super::writer::Pace;
 use super::*;
 use crate::limits::UNRESOLVED_RETURNED_MAX;
 use crate::profile::Tbs;
-use crate::ra::{GrantKind, OrderState, OrderTerms, Purpose};
+use crate::ra::{GrantKind, LineCertificate, OrderState, OrderTerms, Purpose};
 
 /// The time at which tests begin.
 const NOW: UnixMillis = UnixMillis(1_800_000_000_123);
@@ -162,6 +162,31 @@ fn tbs_der(serial: SerialNumber) -> Vec<u8> {
     [&[0x30, 0x82][..], &length, &contents].concat()
 }
 
+/// The certificate with which a line asks.
+fn line_certificate(line: &str) -> LineCertificate {
+    let sha256 = DetailHash::of(line.as_bytes());
+    let (serial, _) = sha256.0.split_first_chunk().unwrap();
+    LineCertificate {
+        serial: SerialNumber::from_random(*serial),
+        sha256,
+        not_before: NOW,
+        not_after: UnixMillis::END_OF_TIME,
+    }
+}
+
+/// Adds a line with its certificate.
+async fn add_line(log: &SigningLog, name: &str) {
+    let line: Slug = name.parse().unwrap();
+    let certified = Change::LineCertified {
+        line: line.clone(),
+        certificate: line_certificate(name),
+        renews: None,
+    };
+    for change in [Change::LineAdded { line }, certified] {
+        log.record_change("op", change).await.unwrap();
+    }
+}
+
 /// A fresh serial.
 fn serial() -> SerialNumber {
     let mut octets = [0; 16];
@@ -186,6 +211,7 @@ impl Device {
         Grant(GrantKind::Unit {
             order: self.order(),
             line: "line-1".parse().unwrap(),
+            certificate: line_certificate("line-1").serial,
             device_id: self.id.to_owned(),
         })
     }
@@ -235,10 +261,7 @@ impl Site {
     /// A new log with a line, an issuer `device-1` and the order `demo` for this many devices.
     async fn log(&self, quantity: u64) -> SigningLog {
         let log = self.bare().await;
-        let line = "line-1".parse().unwrap();
-        log.record_change("op", Change::LineAdded { line })
-            .await
-            .unwrap();
+        add_line(&log, "line-1").await;
         open_order(&log, "demo", quantity).await;
         log
     }

@@ -117,6 +117,7 @@ pub fn unit(device_id: &str) -> Grant {
     Grant(GrantKind::Unit {
         order: "o-1".parse().unwrap(),
         line: "l-1".parse().unwrap(),
+        certificate: SerialNumber::from_random([7; 16]),
         device_id: device_id.to_owned(),
     })
 }

@@ -9,30 +9,24 @@ use certstatus::log::{IssuerName, Outcome};
 
 use super::Planner;
 use crate::limits;
-use crate::ra::{LineState, Order, OrderState, Refused};
+use crate::ra::{Order, OrderState, Refused};
 use crate::signing_log::append::UnitRow;
 use crate::signing_log::error::IntentRefused;
 
 impl Planner<'_> {
-    /// Takes a unit of an order: line, state, dates, units left.
+    /// Takes a unit of an order: line and its certificate, state, dates, units left.
     pub(super) fn take_unit(
         &mut self,
         unit: &UnitRow,
-        line: Option<&Slug>,
         issuer: &IssuerName,
     ) -> Result<(), IntentRefused> {
         let now = self.now;
         let name = &unit.order;
         let no_order = || IntentRefused::Order(Refused::NoOrder(name.to_string()));
-        let line = line.ok_or_else(no_order)?;
+        let (line, certificate) = &unit.asked_by;
         // The request may be older than the operator's act.
-        match self.view.registry.line_state(line) {
-            Some(LineState::Enabled) => {}
-            Some(LineState::Disabled) => {
-                return Err(IntentRefused::Order(Refused::LineDisabled(line.clone())));
-            }
-            None => return Err(no_order()),
-        }
+        let proved = self.view.registry.proves_still(line, *certificate, now);
+        proved.map_err(IntentRefused::Order)?;
         let Some(order) = self.order(name) else {
             return Err(no_order());
         };

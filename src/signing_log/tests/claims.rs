@@ -191,15 +191,16 @@ async fn a_unit_is_taken_only_for_an_enabled_line_of_the_order() {
     log.record_change("op", set(LineState::Enabled))
         .await
         .unwrap();
-    let line = "line-2".parse().unwrap();
-    log.record_change("op", Change::LineAdded { line })
-        .await
-        .unwrap();
+    add_line(&log, "line-2").await;
     let mut grant = device("dev-1", 1).grant();
-    let GrantKind::Unit { line, .. } = &mut grant.0 else {
+    let GrantKind::Unit {
+        line, certificate, ..
+    } = &mut grant.0
+    else {
         panic!("no unit");
     };
     *line = "line-2".parse().unwrap();
+    *certificate = line_certificate("line-2").serial;
     let object = ToBeSigned::Certificate(site.tbs("device-1", device("dev-1", 1)));
     let refused = log.record_intent(&grant, object).await;
     assert!(matches!(
@@ -208,6 +209,39 @@ async fn a_unit_is_taken_only_for_an_enabled_line_of_the_order() {
     ));
     assert_eq!(used(&log), 0);
     site.intent(&log, device("dev-1", 1)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_unit_is_taken_only_by_a_certificate_that_proves_its_line_still() {
+    let site = Site::new();
+    let log = site.log(100).await;
+    let line: Slug = "line-1".parse().unwrap();
+    // Another certificate of the line, so that the line itself goes on.
+    let other = Change::LineCertified {
+        line: line.clone(),
+        certificate: line_certificate("another of line-1"),
+        renews: None,
+    };
+    let revoked = Change::LineDecertified {
+        line,
+        serial: line_certificate("line-1").serial,
+    };
+    for change in [other, revoked] {
+        log.record_change("op", change).await.unwrap();
+    }
+    // The grant is from before.
+    match site.intent(&log, device("dev-1", 1)).await {
+        Err(IntentRefused::Order(Refused::UnknownCertificate)) => {}
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(used(&log), 0, "nothing was taken");
+    let mut grant = device("dev-1", 1).grant();
+    if let GrantKind::Unit { certificate, .. } = &mut grant.0 {
+        *certificate = line_certificate("another of line-1").serial;
+    }
+    let object = ToBeSigned::Certificate(site.tbs("device-1", device("dev-1", 1)));
+    log.record_intent(&grant, object).await.unwrap();
+    assert_eq!(used(&log), 1);
 }
 
 #[tokio::test]
