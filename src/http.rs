@@ -10,8 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Extension, State};
-use axum::http::{Method, Uri};
+use axum::extract::{Extension, Request, State};
+use axum::http::{HeaderValue, Method, Uri, header};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, get, post};
 use certstatus::log::DetailHash;
@@ -134,6 +135,21 @@ impl Api {
         registry.authenticate_digest(peer.certificate.as_ref(), self.inner.clock.now())
     }
 
+    /// Waits until the peer is no line that may ask, and has been none for so long.
+    async fn refused_for(&self, peer: Peer, grace: Duration) {
+        let mut changes = self.inner.log.registry().changes();
+        loop {
+            let refused = self.line(peer).is_err();
+            // The senders live as long as the registry, which this API holds.
+            let changed = changes.changed();
+            if !refused {
+                let _changed = changed.await;
+            } else if timeout(grace, changed).await.is_err() {
+                return;
+            }
+        }
+    }
+
     /// Connections that are open, whoever's.
     fn connections(&self) -> usize {
         self.inner.door.taken() + self.inner.connections.taken()
@@ -192,7 +208,23 @@ fn router(api: Api) -> Router {
         });
     all.fallback(no_such_path)
         .method_not_allowed_fallback(method_not_allowed)
+        .layer(from_fn_with_state(api.clone(), last_answer_to_strangers))
         .with_state(api)
+}
+
+/// Ends the connection with the answer where the peer is no line that may ask, also one that was when it connected.
+async fn last_answer_to_strangers(
+    State(api): State<Api>,
+    Extension(peer): Extension<Peer>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let mut response = next.run(request).await;
+    if api.line(peer).is_err() {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(header::CONNECTION, close);
+    }
+    response
 }
 
 /// Answers a path that does not exist.
@@ -308,8 +340,15 @@ async fn connection(
         return;
     };
     // A line may be idle between two devices, and no longer stands in the way of those who come.
-    drop((api, visit));
-    listener::converse(stream, router, peer, listener::IDLE_DEADLINE, stopping).await;
+    drop(visit);
+    // Once it may not ask any more it has the time of a stranger: for one answer that says why.
+    let leave = async {
+        tokio::select! {
+            () = stopping.wait() => {}
+            () = api.refused_for(peer, limits::STRANGER_DEADLINE) => {}
+        }
+    };
+    listener::converse_until(stream, router, peer, listener::IDLE_DEADLINE, leave).await;
     drop(place);
 }
 

@@ -11,6 +11,7 @@ use certstatus::log::entry::Slug;
 use certstatus::log::{DetailHash, IssuerName};
 use certstatus::{SerialNumber, UnixMillis};
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 pub(crate) use self::pattern::is_device_id;
 use self::state::State;
@@ -26,6 +27,7 @@ pub const APPLIANCE: &str = crate::config::APPLIANCE;
 #[derive(Clone, Default)]
 pub struct Registry {
     state: Arc<RwLock<State>>,
+    changed: watch::Sender<()>,
 }
 
 /// A line that a peer certificate proved, enabled at this moment.
@@ -412,6 +414,13 @@ impl Registry {
     /// Applies a change that is in the log: takes effect on the next request.
     pub fn apply(&self, change: &Change) {
         self.write().apply(change);
+        self.changed.send_replace(());
+    }
+
+    /// Tells each change from now on, for whoever must not wait for the next request.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
     }
 
     /// Takes or returns units of an order after the log has it: the figures as they now stand.

@@ -203,7 +203,22 @@ pub(crate) async fn converse<S, P>(
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     P: Clone + Send + Sync + Unpin + 'static,
 {
-    serve(&http1(idle), stream, router, peer, stopping).await;
+    let mut stopping = stopping;
+    converse_until(stream, router, peer, idle, stopping.wait()).await;
+}
+
+/// As [`converse`], until `leave`: then a request in work is still answered, and an idle connection is closed.
+pub(crate) async fn converse_until<S, P>(
+    stream: S,
+    router: Router,
+    peer: P,
+    idle: Duration,
+    leave: impl Future<Output = ()>,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    P: Clone + Send + Sync + Unpin + 'static,
+{
+    serve(&http1(idle), stream, router, peer, leave).await;
 }
 
 /// Serves one request on a connection and closes it; at `end` it is closed, however far it is.
@@ -219,19 +234,20 @@ pub(crate) async fn answer_once<S, P>(
 {
     let mut http1 = http1(limits::HEADER_DEADLINE);
     http1.keep_alive(false);
-    let served = serve(&http1, stream, router, peer, stopping);
+    let mut stopping = stopping;
+    let served = serve(&http1, stream, router, peer, stopping.wait());
     if timeout_at(end, served).await.is_err() {
         tracing::debug!("a stranger's connection was closed at its end of life");
     }
 }
 
-/// Serves a connection until either side ends it, then closes it.
+/// Serves a connection until either side ends it or `leave`, then closes it.
 async fn serve<S, P>(
     http1: &http1::Builder,
     stream: S,
     router: Router,
     peer: P,
-    mut stopping: Stopping,
+    leave: impl Future<Output = ()>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     P: Clone + Send + Sync + Unpin + 'static,
@@ -239,7 +255,7 @@ async fn serve<S, P>(
     let mut connection = http1.serve_connection(TokioIo::new(stream), Served { router, peer });
     let ended = tokio::select! {
         ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => ended,
-        () = stopping.wait() => {
+        () = leave => {
             Pin::new(&mut connection).graceful_shutdown();
             poll_fn(|cx| connection.poll_without_shutdown(cx)).await
         }

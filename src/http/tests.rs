@@ -2,6 +2,7 @@
 
 mod description;
 mod refusals;
+mod door;
 mod renewal;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -340,11 +341,11 @@ async fn a_line_is_judged_anew_on_an_open_connection() {
         state,
     };
     appliance.change([set(LineState::Disabled)]).await;
-    assert_eq!(
-        client.send("POST", SINGLE, csr("dev-1")).await.problem(),
-        "line-disabled"
-    );
+    let reply = client.send("POST", SINGLE, csr("dev-1")).await;
+    assert_eq!(reply.problem(), "line-disabled");
+    assert_eq!(reply.headers["connection"], "close", "told once");
     appliance.change([set(LineState::Enabled)]).await;
+    let mut client = appliance.connect(Some(&station)).await;
     assert_eq!(
         client.send("POST", SINGLE, csr("dev-1")).await.problem(),
         "no-token"
@@ -352,6 +353,7 @@ async fn a_line_is_judged_anew_on_an_open_connection() {
     appliance.clock.set(UnixMillis::from_seconds(NOW + 1001));
     let reply = client.send("POST", SINGLE, csr("dev-1")).await;
     assert_eq!(reply.problem(), "certificate-outside-validity");
+    assert_eq!(reply.headers["connection"], "close");
 }
 
 #[tokio::test]

@@ -325,6 +325,8 @@ async fn a_disabled_line_is_refused_on_its_open_connection() {
             .await;
         assert_problem(&reply, StatusCode::FORBIDDEN, "line-disabled");
         appliance.command(&["line", "enable", "line-1"]);
+        // That answer was the connection's last.
+        let mut connection = appliance.connect(&line).await;
         let reply = appliance
             .ask(&mut connection, "demo", &device.request())
             .await;

@@ -146,7 +146,7 @@ async fn a_disabled_line_renews_nothing() {
         assert_eq!(problem(&reply), "line-disabled");
         assert_eq!(certificates(appliance), 1);
         appliance.command(&["line", "enable", "line-1"]);
-        let reply = post(&mut open, RENEWAL, &key.request()).await;
+        let reply = renew(appliance, &line, &key.request()).await;
         assert_eq!(reply.status, StatusCode::CREATED, "{reply:?}");
         // What was renewed before is not given out to a disabled line either.
         appliance.command(&["line", "disable", "line-1"]);
