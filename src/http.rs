@@ -22,11 +22,12 @@ use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use self::door::{Door, Guest, MustGo, Origin};
 use self::listener::Stopping;
 use self::metrics::Metrics;
 use self::problem::{Problem, kind};
 use self::refusals::{Refusal, Refusals};
-use self::shares::{Door, Knock, Origin, Place, Shares};
+use self::shares::{Place, Shares};
 use crate::issuance::Issuance;
 use crate::limits;
 use crate::ra::{Line, Refused};
@@ -36,6 +37,7 @@ use crate::time::Clock;
 pub(crate) mod accept;
 mod batch;
 pub(crate) mod body;
+mod door;
 pub mod lines;
 pub mod listener;
 mod metrics;
@@ -275,17 +277,21 @@ pub async fn serve_api(
     let (acceptor, router) = (TlsAcceptor::from(tls), router(api.clone()));
     let mut next = || listener::accept_tcp(&listener);
     while let Some(stream) = listener::accepted(&mut stopping, &mut next).await {
-        let Ok(address) = stream.peer_addr() else {
+        let (Ok(peer), Ok(ours)) = (stream.peer_addr(), stream.local_addr()) else {
             // Gone already.
             continue;
         };
-        let Some(knock) = api.inner.door.knock(Origin::of(address.ip())) else {
-            tracing::debug!(%address, "too many connections wait for their handshake: one is dropped");
+        let Some((guest, must_go)) = api.inner.door.knock(Origin::of(peer.ip(), ours.ip())) else {
+            tracing::debug!(%peer, "too many connections wait for their handshake: one is dropped");
             continue;
         };
-        let (acceptor, router) = (acceptor.clone(), router.clone());
-        let (api, stopping) = (api.clone(), stopping.clone());
-        tokio::spawn(connection(stream, knock, acceptor, router, api, stopping));
+        let serving = Serving {
+            acceptor: acceptor.clone(),
+            router: router.clone(),
+            api: api.clone(),
+            stopping: stopping.clone(),
+        };
+        tokio::spawn(serving.connection(stream, guest, must_go));
     }
     drop(listener);
     let closed = async {
@@ -299,65 +305,89 @@ pub async fn serve_api(
     api.inner.refusals.finish().await;
 }
 
-/// One connection: the handshake, who the peer is, then its requests.
-async fn connection(
-    stream: TcpStream,
-    knock: Knock,
+/// What serves a connection.
+struct Serving {
     acceptor: TlsAcceptor,
     router: Router,
     api: Api,
-    mut stopping: Stopping,
-) {
-    let entered = tokio::select! {
-        entered = timeout(limits::STRANGER_DEADLINE, knock.enter()) => entered,
-        () = stopping.wait() => return,
-    };
-    let Ok(Some(visit)) = entered else {
-        tracing::debug!("a connection waited too long for its handshake");
-        return;
-    };
-    let end = Instant::now() + limits::STRANGER_DEADLINE;
-    let Some(stream) = shake_hands(&acceptor, stream).await else {
-        return;
-    };
-    let shown = stream
-        .get_ref()
-        .1
-        .peer_certificates()
-        .and_then(<[_]>::first);
-    let peer = Peer {
-        certificate: shown.map(|leaf| DetailHash::of(leaf)),
-    };
-    let Ok(line) = api.line(peer) else {
-        // A stranger must not hold a place for long: it learns that it is none of ours, and that is all.
-        drop(api);
-        listener::answer_once(stream, router, peer, end, stopping).await;
-        return;
-    };
-    let Some(place) = api.inner.connections.take(line.name()) else {
-        let busy = Router::new().fallback(async || Problem::busy());
-        listener::answer_once(stream, busy, peer, end, stopping).await;
-        return;
-    };
-    // A line may be idle between two devices, and no longer stands in the way of those who come.
-    drop(visit);
-    // Once it may not ask any more it has the time of a stranger: for one answer that says why.
-    let leave = async {
-        tokio::select! {
-            () = stopping.wait() => {}
-            () = api.refused_for(peer, limits::STRANGER_DEADLINE) => {}
-        }
-    };
-    listener::converse_until(stream, router, peer, listener::IDLE_DEADLINE, leave).await;
-    drop(place);
+    stopping: Stopping,
+}
+
+impl Serving {
+    /// One connection: the handshake, who the peer is, then its requests.
+    async fn connection(mut self, stream: TcpStream, guest: Guest, must_go: MustGo) {
+        let met = tokio::select! {
+            met = self.meet(stream, &guest) => met,
+            () = must_go.told() => {
+                tracing::debug!("a connection made room for another");
+                return;
+            }
+        };
+        let Some((stream, peer, place)) = met else {
+            return;
+        };
+        // A line may be idle between two devices, and no longer stands in the way of those who come.
+        guest.is_line();
+        drop(guest);
+        let Self {
+            router,
+            api,
+            mut stopping,
+            ..
+        } = self;
+        // Once it may not ask any more it has the time of a stranger: for one answer that says why.
+        let leave = async {
+            tokio::select! {
+                () = stopping.wait() => {}
+                () = api.refused_for(peer, limits::STRANGER_DEADLINE) => {}
+            }
+        };
+        listener::converse_until(stream, router, peer, listener::IDLE_DEADLINE, leave).await;
+        drop(place);
+    }
+
+    /// Shakes hands; a peer that is no line, or has too many connections, gets one answer and is gone.
+    async fn meet(
+        &mut self,
+        stream: TcpStream,
+        guest: &Guest,
+    ) -> Option<(Box<TlsStream<TcpStream>>, Peer, Place<Slug>)> {
+        let end = Instant::now() + limits::STRANGER_DEADLINE;
+        let stream = tokio::select! {
+            stream = shake_hands(&self.acceptor, stream, guest) => stream?,
+            () = self.stopping.wait() => return None,
+        };
+        let session = stream.get_ref().1;
+        let shown = session.peer_certificates().and_then(<[_]>::first);
+        let peer = Peer {
+            certificate: shown.map(|leaf| DetailHash::of(leaf)),
+        };
+        let router = match self.api.line(peer) {
+            Ok(line) => match self.api.inner.connections.take(line.name()) {
+                Some(place) => return Some((stream, peer, place)),
+                None => Router::new().fallback(async || Problem::busy()),
+            },
+            // A stranger must not hold a place for long: it learns that it is none of ours, and that is all.
+            Err(_stranger) => self.router.clone(),
+        };
+        listener::answer_once(stream, router, peer, end, self.stopping.clone()).await;
+        None
+    }
 }
 
 /// The TLS handshake; `None` when it fails.
 async fn shake_hands(
     acceptor: &TlsAcceptor,
     stream: TcpStream,
+    guest: &Guest,
 ) -> Option<Box<TlsStream<TcpStream>>> {
-    match timeout(limits::HANDSHAKE_DEADLINE, acceptor.accept(stream)).await {
+    let handshake = async {
+        // Looked at and not taken: readiness alone may be told without a byte.
+        stream.peek(&mut [0]).await?;
+        guest.spoke();
+        acceptor.accept(stream).await
+    };
+    match timeout(limits::HANDSHAKE_DEADLINE, handshake).await {
         Ok(Ok(stream)) => Some(Box::new(stream)),
         Ok(Err(error)) => {
             tracing::debug!(%error, "a TLS handshake failed");

@@ -82,17 +82,19 @@ pub const CONNECTIONS_MAX: usize = 4096;
 /// Open connections of one line: a quarter, so that one line whose stations run wild shuts out no other.
 pub const CONNECTIONS_PER_LINE_MAX: usize = CONNECTIONS_MAX / 4;
 
-/// Handshakes and strangers at a time: a handshake takes milliseconds here, so lines need few of these.
-pub const STRANGERS_MAX: usize = 256;
+/// Connections that are no line's yet: silent, in their handshake, or strangers'. A silent one costs a socket and 1 KiB,
+/// a handshake that stops before its end no more than its largest message (64 KiB).
+pub const DOOR_MAX: usize = 2048;
 
-/// Of these for one IPv4 address or IPv6 /64: a gateway with many stations behind it is one, and so is an attacker.
-pub const STRANGERS_PER_ORIGIN_MAX: usize = STRANGERS_MAX / 4;
+/// Of these for one origin: a thousand stations behind one gateway may come back at once, and a gateway with many
+/// stations behind it looks like an attacker.
+pub const DOOR_PER_ORIGIN_MAX: usize = DOOR_MAX / 2;
 
-/// Connections that are no line's, with those that wait for their handshake: each costs a socket and 1 KiB.
-pub const KNOCKING_MAX: usize = 2048;
+/// A connection that sent nothing for so long makes room for the next of its origin: a client speaks first in TLS, at once.
+pub const SILENCE_MAX: Duration = Duration::from_secs(2);
 
-/// Of these for one origin: a thousand stations behind one gateway may come back at once.
-pub const KNOCKING_PER_ORIGIN_MAX: usize = KNOCKING_MAX / 2;
+/// Origins of lines that are remembered, the latest, so that strangers go before them: more than a site has gateways.
+pub const LINE_ORIGINS_MAX: usize = 1024;
 
 /// The whole life of a stranger's connection: a handshake in its own deadline, one request, one answer.
 pub const STRANGER_DEADLINE: Duration = Duration::from_secs(20);

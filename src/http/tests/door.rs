@@ -47,3 +47,42 @@ async fn a_line_that_is_enabled_again_in_time_keeps_its_connections() {
         appliance.change([set("one", state)]).await;
     }
 }
+
+/// Places of so many other connections of an address.
+fn silent(appliance: &Appliance, address: [u8; 4], count: usize) -> Vec<(Guest, MustGo)> {
+    let origin = Origin::of(address.into(), appliance.address.ip());
+    let door = &appliance.api.inner.door;
+    let guests: Vec<_> = (0..count).filter_map(|_| door.knock(origin)).collect();
+    assert_eq!(guests.len(), count);
+    guests
+}
+
+#[tokio::test]
+async fn a_door_full_of_silence_lets_a_line_in() {
+    let appliance = Appliance::start(MinimumTls::V1_3).await;
+    let station = Station::new();
+    appliance.line("one", &station).await;
+    let _full = [2, 3].map(|last| silent(&appliance, [127, 0, 0, last], limits::DOOR_MAX / 2));
+    let mut client = appliance.connect(Some(&station)).await;
+    let reply = client.send("POST", SINGLE, csr("dev-1")).await;
+    assert_eq!(reply.problem(), "no-token");
+}
+
+#[tokio::test]
+async fn a_silent_connection_is_closed_when_its_place_is_another_s() {
+    let appliance = Appliance::start(MinimumTls::V1_3).await;
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+    let mut first = socket.connect(appliance.address).await.unwrap();
+    while appliance.api.inner.door.taken() == 0 {
+        tokio::task::yield_now().await;
+    }
+    let most = limits::DOOR_PER_ORIGIN_MAX;
+    let _more = silent(&appliance, [127, 0, 0, 2], most - 1);
+    let _others = silent(&appliance, [127, 0, 0, 3], limits::DOOR_MAX - most);
+    let _next = silent(&appliance, [127, 0, 0, 4], 1);
+    let mut read = Vec::new();
+    let closed = tokio::io::AsyncReadExt::read_to_end(&mut first, &mut read);
+    let closed = timeout(Duration::from_secs(10), closed).await;
+    assert!(closed.is_ok() && read.is_empty());
+}
