@@ -28,7 +28,10 @@ use crate::signing_log::{
 };
 use crate::time::Clock;
 
+mod admission;
 mod renewal;
+
+use admission::Admission;
 
 pub(crate) use renewal::RenewalTurn;
 
@@ -61,6 +64,8 @@ struct Known {
     chain: Vec<Vec<u8>>,
     /// Itself, once its token has been there.
     issuer: Option<Issuer>,
+    /// What lines may ask of it at a time.
+    admission: Admission,
 }
 
 /// An issuer of the log, as readiness and `hallmark status` show it.
@@ -134,6 +139,12 @@ pub enum IssueError {
     /// No token can sign now; nothing was recorded.
     #[error("no token can sign now")]
     NoToken,
+    /// The token has as much to sign as it can in time, for this line or for all; nothing was recorded.
+    #[error("the token has as much to sign as it can in time")]
+    Crowded {
+        /// When the line's own share may have been signed.
+        retry_after: std::time::Duration,
+    },
     /// The token failed after the intent; it is closed, and a retry is a new attempt.
     #[error("the token did not sign")]
     Token(#[source] HsmError),
@@ -217,6 +228,7 @@ impl Issuance {
             role,
             chain,
             issuer,
+            admission: Admission::new(),
         };
         issuers.insert(name, Arc::new(known));
     }
@@ -348,7 +360,7 @@ struct Request {
 }
 
 impl Inner {
-    /// Issued before? The same certificate. Else quota, dates, device-id rules, and the five steps.
+    /// Issued before? The same certificate. Else quota, dates, device-id rules, room at the token, and the five steps.
     async fn once(&self, request: Request, held: &InWork) -> Result<Answer, IssueError> {
         let terms = &request.order.terms;
         let known = self.known(&terms.issuer)?;
@@ -362,9 +374,12 @@ impl Inner {
         let now = self.clock.now();
         let registry = self.log.registry();
         let grant = registry.grant(&request.line, &terms.order, &request.device_id, now)?;
+        // Before the intent, so that a crowd at a slow token leaves nothing in the log.
+        let admitted = known.admission.admit(request.line.name()).await?;
         let issued = self
             .five_steps(&known, &terms.profile, &request.csr, &grant)
             .await?;
+        admitted.signed();
         answer(issued, &known, Origin::New)
     }
 

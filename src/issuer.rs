@@ -13,6 +13,7 @@ use certstatus::signature::{PublicKey, SignatureAlgorithm, SignatureFault};
 
 use crate::config::{self, KeyUri};
 use crate::hsm::{CaKey, Hsm, HsmError, Reached};
+use crate::limits;
 use crate::profile::IssuerFacts;
 use crate::ra::{APPLIANCE, Grant, Purpose};
 use crate::signing_log::{
@@ -114,10 +115,6 @@ pub enum IssuerError {
         source: LogError,
     },
 }
-
-/// After this long no further attempt over an intent is begun: a worker that is killed and started anew, with a
-/// login, fits in; beyond it the line is better served by a refusal that it can retry.
-const SIGN_DEADLINE: Duration = Duration::from_secs(15);
 
 /// Attempts that may reach a token, over one intent.
 const ATTEMPTS_MAX: u32 = 3;
@@ -270,7 +267,7 @@ impl Signer {
             };
             return Err(SignFailed::new(intent, 0, source));
         }
-        let deadline = tokio::time::Instant::now() + SIGN_DEADLINE;
+        let deadline = tokio::time::Instant::now() + limits::SIGN_DEADLINE;
         let (mut attempts, mut pause) = (0, RETRY_PAUSE_MIN);
         loop {
             let failure = match self.key.sign(intent.tbs()).await {

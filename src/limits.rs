@@ -111,6 +111,27 @@ pub const BODY_DEADLINE: Duration = Duration::from_secs(30);
 /// The time that an issuing request may wait for its answer before 503; the work itself goes on.
 pub const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 
+/// The signatures that lines may ask of an issuer at a time, in the time that it needs for them at its own rate; what
+/// is more waits for [`ADMISSION_WAIT`] and then answers 503, before anything is in the log.
+pub const TOKEN_BACKLOG: Duration = Duration::from_secs(10);
+
+/// The longest that a request waits for its line's share of that.
+pub const ADMISSION_WAIT: Duration = Duration::from_secs(5);
+
+/// The longest that a signature waits in the token host's queue: longer than what is admitted should need.
+pub const TOKEN_WAIT_MAX: Duration = Duration::from_secs(12);
+
+/// After this long no further attempt over an intent is begun: a worker that is killed and started anew, with a
+/// login, fits in; beyond it the line is better served by a refusal that it can retry.
+pub const SIGN_DEADLINE: Duration = Duration::from_secs(15);
+
+// Else what was admitted would be given up, and what the queue gives up would never be tried again.
+const _: () = assert!(
+    TOKEN_BACKLOG.as_secs() < TOKEN_WAIT_MAX.as_secs()
+        && TOKEN_WAIT_MAX.as_secs() < SIGN_DEADLINE.as_secs()
+        && ADMISSION_WAIT.as_secs() + 2 * TOKEN_WAIT_MAX.as_secs() < ANSWER_DEADLINE.as_secs()
+);
+
 /// The largest entry detail in bytes, but for CRLs: a TBS with RSA-4096 and all extensions is below 8 KiB.
 pub const DETAIL_BYTES_MAX: usize = 64 * 1024;
 

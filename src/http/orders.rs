@@ -19,13 +19,14 @@ use hyper::body::{Bytes, Frame};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::accept::{self, Form, Told};
 use super::batch::{Batch, Item};
 use super::problem::{Problem, kind};
 use super::shares::Place;
 use super::{Api, Asked, Peer, body, in_time};
+use crate::issuance::IssueError;
 use crate::limits;
 use crate::ra::Line;
 
@@ -157,6 +158,7 @@ pub(super) async fn batch(
 
 /// Works a batch off: so many items at a time, answers in order, no further than the reader follows.
 async fn work_off(api: Api, peer: Peer, order: String, batch: Batch, to: mpsc::Sender<Answer>) {
+    let until = Instant::now() + limits::BATCH_DEADLINE;
     let mut items = batch.enumerate().peekable();
     let mut in_work: VecDeque<(usize, JoinHandle<Bytes>)> = VecDeque::new();
     loop {
@@ -169,7 +171,7 @@ async fn work_off(api: Api, peer: Peer, order: String, batch: Batch, to: mpsc::S
                 break;
             };
             let (api, order) = (api.clone(), order.clone());
-            let work = async move { one(&api, peer, begin, &order, index, item).await };
+            let work = async move { one(&api, peer, begin, &order, (index, item), until).await };
             in_work.push_back((index, tokio::spawn(work)));
         }
         let Some((index, oldest)) = in_work.pop_front() else {
@@ -223,6 +225,16 @@ fn begin(api: &Api, peer: Peer) -> Begin {
     }
 }
 
+/// As [`begin`], once there is a place.
+async fn begin_again(api: &Api, peer: Peer) -> Result<(Line, Place<Slug>), Problem> {
+    loop {
+        match begin(api, peer) {
+            Begin::Now(begun) => return begun,
+            Begin::Later => sleep(PLACE_PAUSE).await,
+        }
+    }
+}
+
 /// A piece of a batch's answer on its way to the connection.
 #[derive(Debug)]
 enum Answer {
@@ -237,26 +249,31 @@ enum Answer {
 #[error("the batch was left before its end")]
 struct Left;
 
-/// One item: its answer as a line of NDJSON.
+/// One item: its answer as a line of NDJSON. Until then it waits for its turn at a token that has too much to sign.
 async fn one(
     api: &Api,
     peer: Peer,
     begin: Result<(Line, Place<Slug>), Problem>,
     order: &str,
-    index: usize,
-    item: Item,
+    (index, item): (usize, Item),
+    until: Instant,
 ) -> Bytes {
     let Item { id, device_id, csr } = item;
     let mut line = None;
     let outcome = async {
-        let (proved, place) = begin?;
-        let proved = line.insert(proved);
-        let csr = csr?;
+        let (mut begun, csr) = (begin?, csr?);
         let issuance = &api.inner.issuance;
-        let work = issuance.device(proved, order, &csr, device_id.as_deref(), place);
-        let answer = in_time(work)
-            .await?
-            .map_err(|error| Problem::from(&error))?;
+        let answer = loop {
+            let (proved, place) = begun;
+            let proved = line.insert(proved);
+            let work = issuance.device(proved, order, &csr, device_id.as_deref(), place);
+            match in_time(work).await? {
+                // A batch is there to be worked off at the token's pace.
+                Err(IssueError::Crowded { .. }) if Instant::now() < until => {}
+                answered => break answered.map_err(|error| Problem::from(&error))?,
+            }
+            begun = begin_again(api, peer).await?;
+        };
         api.inner.metrics.issued(order, answer.origin);
         Told::of(&answer)
     };

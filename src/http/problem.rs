@@ -5,6 +5,7 @@
 //! with their whole chain, never to the client. Failure story: there is none; an answer is always made.
 
 use std::error::Error;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
@@ -26,6 +27,9 @@ use kind::Kind;
 /// The media type of problem documents.
 pub(crate) const MEDIA_TYPE: &str = "application/problem+json";
 
+/// The longest that a crowd at a token is told to stay away: its rate may be another by then.
+const RETRY_AFTER_SECONDS_MAX: u32 = 30;
+
 /// What a client gets instead of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
@@ -33,6 +37,8 @@ pub struct Problem {
     detail: String,
     rule: Option<&'static str>,
     serial: Option<SerialNumber>,
+    /// Seconds after which the same request may succeed.
+    retry_after: Option<u32>,
 }
 
 /// The document as it stands in JSON.
@@ -58,6 +64,7 @@ impl Problem {
             detail: detail.into(),
             rule: None,
             serial: None,
+            retry_after: kind.retry_after,
         }
     }
 
@@ -103,7 +110,7 @@ impl Serialize for Problem {
             detail: &self.detail,
             rule: self.rule,
             serial: self.serial,
-            retry_after_seconds: self.kind.retry_after,
+            retry_after_seconds: self.retry_after,
         };
         document.serialize(to)
     }
@@ -119,7 +126,7 @@ impl IntoResponse for Problem {
         let mut set = |name: HeaderName, value: HeaderValue| headers.insert(name, value);
         set(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
         set(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if let Some(seconds) = self.kind.retry_after {
+        if let Some(seconds) = self.retry_after {
             set(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         if self.kind.status == StatusCode::UNAUTHORIZED {
@@ -284,6 +291,7 @@ impl From<&IssueError> for Problem {
                 error,
             ),
             IssueError::Token(source) => Self::from(source),
+            IssueError::Crowded { retry_after } => Self::crowded(*retry_after),
             // The intent is closed; a retry is a new attempt, perhaps on another token.
             IssueError::Check(_) => Self::unavailable(
                 &kind::TOKEN_FAILED,
@@ -306,6 +314,14 @@ impl Problem {
         let detail =
             "the appliance has as much work as it can do: send the same request again soon";
         Self::new(&kind::BUSY, detail)
+    }
+
+    /// The line waits for as many signatures as the token can make in time: it comes back once these are made.
+    fn crowded(retry_after: Duration) -> Self {
+        let seconds = u32::try_from(retry_after.as_secs()).unwrap_or(u32::MAX);
+        let mut problem = Self::busy();
+        problem.retry_after = Some(seconds.saturating_add(1).min(RETRY_AFTER_SECONDS_MAX));
+        problem
     }
 
     /// No answer in time.

@@ -173,7 +173,10 @@ mod tests {
     /// An issuer that takes so long for each signature.
     fn issuer(each: Duration) -> State {
         let admission = Admission::new();
-        let mut state = Arc::try_unwrap(admission.state).unwrap().into_inner().unwrap();
+        let mut state = Arc::try_unwrap(admission.state)
+            .unwrap()
+            .into_inner()
+            .unwrap();
         state.each = each;
         state
     }
@@ -194,9 +197,17 @@ mod tests {
         for _ in 0..30 {
             state.leave(&line("a"), true, Instant::now());
         }
-        assert_eq!(admitted(&mut state, "a"), 8, "and it goes on with as much as is fair now");
+        assert_eq!(
+            admitted(&mut state, "a"),
+            8,
+            "and it goes on with as much as is fair now"
+        );
         let wait = state.enter(&line("a"), Instant::now()).unwrap_err();
-        assert_eq!(wait, limits::TOKEN_BACKLOG / room * 28, "the time for its own");
+        assert_eq!(
+            wait,
+            limits::TOKEN_BACKLOG / room * 28,
+            "the time for its own"
+        );
     }
 
     #[test]
@@ -213,7 +224,10 @@ mod tests {
             state.leave(&busy, true, now);
             let whole = each * u32::try_from(state.room()).unwrap();
             let backlog = limits::TOKEN_BACKLOG;
-            assert!(whole <= backlog + each && whole >= backlog * 9 / 10, "{each:?}: {whole:?}");
+            assert!(
+                whole <= backlog + each && whole >= backlog * 9 / 10,
+                "{each:?}: {whole:?}"
+            );
             assert!((state.all, state.held.len()) == (0, 0));
         }
     }

@@ -20,9 +20,8 @@ pub const JOBS_MAX: usize = crate::limits::REQUESTS_IN_FLIGHT_MAX;
 /// Octets of TBS that wait at most: two of the largest CRLs, or tens of thousands of certificates.
 pub const OCTETS_MAX: usize = 2 * TBS_BYTES_MAX;
 
-/// The longest that a job waits for a session: below [`crate::limits::ANSWER_DEADLINE`], so that the
-/// line learns the reason.
-pub const WAIT_MAX: Duration = Duration::from_secs(20);
+/// The longest that a job waits for a session.
+pub const WAIT_MAX: Duration = crate::limits::TOKEN_WAIT_MAX;
 
 /// What a session is to do.
 #[derive(Debug)]

@@ -216,6 +216,12 @@ fn issue_errors() -> Vec<(IssueError, u16)> {
             IssueError::NotACertificate(certstatus::log::LeafIndex(7)),
             500,
         ),
+        (
+            IssueError::Crowded {
+                retry_after: std::time::Duration::from_secs(7),
+            },
+            503,
+        ),
     ];
     for (refused, status) in refusals() {
         all.push((
@@ -300,4 +306,23 @@ fn a_chain_names_each_cause_once() {
     assert_eq!(certstatus::chain(&IssueError::Token(token)), expected);
     let read = IssueError::Log(LogError::Read("r".into()));
     assert_eq!(certstatus::chain(&read), "reading the database failed: r");
+}
+
+#[tokio::test]
+async fn a_crowd_is_told_when_to_come_back() {
+    for (millis, seconds) in [
+        (0, 1),
+        (999, 1),
+        (7200, 8),
+        (3_600_000, RETRY_AFTER_SECONDS_MAX),
+    ] {
+        let retry_after = Duration::from_millis(millis);
+        let problem = Problem::from(&IssueError::Crowded { retry_after });
+        assert_eq!(problem.rule(), "busy");
+        let response = problem.into_response();
+        assert_eq!(response.headers()["retry-after"], seconds.to_string());
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        let document: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(document["retry_after_seconds"], seconds);
+    }
 }
