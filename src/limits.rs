@@ -153,6 +153,18 @@ pub const PUBLICATION_DELAY: Duration = Duration::from_millis(200);
 /// Refusals of one line by one rule that are logged one by one in a minute; the rest is in the minute's summary.
 pub const REFUSALS_LOGGED_PER_MINUTE: u32 = 5;
 
+/// Refusals of one line by all rules that are logged one by one in a minute.
+pub const REFUSALS_LINE_PER_MINUTE: u32 = 10;
+
+/// Of these in a day: enough to see what goes wrong at a line, at 1 KiB each half a megabyte.
+pub const REFUSALS_LINE_PER_DAY: u32 = 500;
+
+/// Refusals of all lines that are logged one by one in a day.
+pub const REFUSALS_PER_DAY: u32 = 10 * REFUSALS_LINE_PER_DAY;
+
+/// Summaries of refusals in a day that follow each other by a minute; the others do by an hour.
+pub const REFUSALS_SUMMARIES_PER_DAY: u32 = 60;
+
 /// Pairs of line and rule in a summary of refusals: 100 bytes each, which fits into a detail.
 pub const REFUSALS_SUMMARY_PAIRS_MAX: usize = 400;
 

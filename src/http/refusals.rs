@@ -1,8 +1,8 @@
 //! Refusals in the signing log, bounded: they cannot fill the disk or delay an answer.
 //!
 //! Owns the task that writes them. Promises that each minute's first refusals of a line by a rule are entries
-//! of their own, whatever else is refused, and that all others are counted in one entry a minute; strangers
-//! are only counted. Never makes a request wait. Failure story: while the log takes no entries, refusals are
+//! of their own, whatever else is refused, until the line or all lines together have had those of a minute or a day, and
+//! that all others are counted in one entry a minute, later one an hour; strangers are only counted. Never makes a request wait. Failure story: while the log takes no entries, refusals are
 //! only counted, and the next summary tells how many.
 
 use std::collections::BTreeMap;
@@ -15,7 +15,11 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, interval_at, timeout};
 
-use crate::limits::{DEVICE_ID_CHARS_MAX, REFUSALS_LOGGED_PER_MINUTE, REFUSALS_SUMMARY_PAIRS_MAX};
+use crate::limits::{
+    DEVICE_ID_CHARS_MAX, REFUSALS_LINE_PER_DAY, REFUSALS_LINE_PER_MINUTE,
+    REFUSALS_LOGGED_PER_MINUTE, REFUSALS_PER_DAY, REFUSALS_SUMMARIES_PER_DAY,
+    REFUSALS_SUMMARY_PAIRS_MAX,
+};
 use crate::signing_log::SigningLog;
 
 /// Refusals that wait for the log; more are only counted.
@@ -26,6 +30,12 @@ const FINISH_DEADLINE: Duration = Duration::from_secs(5);
 
 /// What a minute is.
 const MINUTE: Duration = Duration::from_secs(60);
+
+/// The minutes of an hour.
+const HOUR_MINUTES: u32 = 60;
+
+/// The minutes of a day, which begins when the appliance starts.
+const DAY_MINUTES: u32 = 24 * HOUR_MINUTES;
 
 /// A refusal as the log's detail keeps it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -50,7 +60,7 @@ pub(crate) struct Refusal {
 #[derive(Clone, Debug)]
 pub(crate) struct Refusals {
     to: mpsc::Sender<Note>,
-    minute: Arc<Mutex<Minute>>,
+    account: Arc<Mutex<Account>>,
 }
 
 /// What the writing task is asked.
@@ -62,11 +72,31 @@ enum Note {
     Finish(oneshot::Sender<()>),
 }
 
-/// What a minute has had.
+/// What was refused lately.
+#[derive(Debug, Default)]
+struct Account {
+    minute: Minute,
+    day: Day,
+    counted: Counted,
+}
+
+/// The entries that this minute has had.
 #[derive(Debug, Default)]
 struct Minute {
-    logged: BTreeMap<(String, &'static str), u32>,
-    counted: Counted,
+    by_rule: BTreeMap<(String, &'static str), u32>,
+    by_line: BTreeMap<String, u32>,
+}
+
+/// The entries that this day has had.
+#[derive(Debug, Default)]
+struct Day {
+    by_line: BTreeMap<String, u32>,
+    all: u32,
+    summaries: u32,
+    /// Minutes that are over.
+    minutes: u32,
+    /// The minute from which the next summary may be written.
+    summary_from: u32,
 }
 
 /// Refusals without an entry, by line (`None` for all strangers) and rule.
@@ -77,9 +107,9 @@ impl Refusals {
     /// Starts the task that writes to `log`; it ends with the last clone.
     pub(crate) fn start(log: SigningLog) -> Self {
         let (to, from) = mpsc::channel(WAITING_MAX);
-        let minute = Arc::<Mutex<Minute>>::default();
-        tokio::spawn(write(log, from, Arc::clone(&minute)));
-        Self { to, minute }
+        let account = Arc::<Mutex<Account>>::default();
+        tokio::spawn(write(log, from, Arc::clone(&account)));
+        Self { to, account }
     }
 
     /// Notes a refusal; returns at once.
@@ -93,11 +123,11 @@ impl Refusals {
             }
         }
         let (line, rule) = (refusal.line.clone(), refusal.rule);
-        let mut minute = lock(&self.minute);
-        if !minute.logs_next(line.as_deref(), rule)
+        let mut account = lock(&self.account);
+        if !account.logs_next(line.as_deref(), rule)
             || self.to.try_send(Note::Refused(refusal)).is_err()
         {
-            minute.count(line, rule, 1);
+            account.counted.add(line, rule, 1);
         }
     }
 
@@ -116,49 +146,51 @@ impl Refusals {
     }
 }
 
-/// The minute; a panic cannot leave it half changed.
-fn lock(minute: &Mutex<Minute>) -> MutexGuard<'_, Minute> {
-    minute.lock().unwrap_or_else(PoisonError::into_inner)
+/// The account; a panic cannot leave it half changed.
+fn lock(account: &Mutex<Account>) -> MutexGuard<'_, Account> {
+    account.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Writes refusals, minute by minute, until nobody notes any more.
-async fn write(log: SigningLog, mut from: mpsc::Receiver<Note>, minute: Arc<Mutex<Minute>>) {
+async fn write(log: SigningLog, mut from: mpsc::Receiver<Note>, account: Arc<Mutex<Account>>) {
     let mut over = interval_at(Instant::now() + MINUTE, MINUTE);
     loop {
         let note = tokio::select! {
             note = from.recv() => note,
             _ = over.tick() => {
-                summarise(&log, &minute).await;
+                if lock(&account).minute_over() {
+                    summarise(&log, &account).await;
+                }
                 continue;
             }
         };
         match note {
             Some(Note::Refused(refusal)) => {
                 if !record(&log, "refused", json!(refusal)).await {
-                    lock(&minute).count(refusal.line, refusal.rule, 1);
+                    lock(&account).counted.add(refusal.line, refusal.rule, 1);
                 }
             }
             Some(Note::Finish(done)) => {
-                summarise(&log, &minute).await;
+                summarise(&log, &account).await;
                 // Who asked may have given up.
                 let _told = done.send(());
             }
             None => break,
         }
     }
-    summarise(&log, &minute).await;
+    summarise(&log, &account).await;
 }
 
-/// Ends a minute: its counts become an entry, if there are any; what the log does not take stays counted.
-async fn summarise(log: &SigningLog, minute: &Mutex<Minute>) {
-    let Minute { counted, .. } = std::mem::take(&mut *lock(minute));
+/// The counts become an entry, if there are any; what the log does not take stays counted.
+async fn summarise(log: &SigningLog, account: &Mutex<Account>) {
+    let counted = std::mem::take(&mut lock(account).counted);
     let Some(summary) = summary(&counted) else {
         return;
     };
     if !record(log, "refusals-counted", summary).await {
-        let mut minute = lock(minute);
+        let mut account = lock(account);
         for ((line, rule), count) in counted.0 {
-            minute.count(line, rule, count);
+            account.counted.add(line, rule, count);
         }
     }
 }
@@ -177,23 +209,61 @@ async fn record(log: &SigningLog, event: &str, data: Value) -> bool {
     }
 }
 
-impl Minute {
+impl Account {
     /// Whether one more has an entry of its own, which is then taken; a stranger's never has.
     fn logs_next(&mut self, line: Option<&str>, rule: &'static str) -> bool {
         let Some(line) = line else {
             return false;
         };
-        let logged = self.logged.entry((line.to_owned(), rule)).or_default();
-        let fits = *logged < REFUSALS_LOGGED_PER_MINUTE;
+        let Self { minute, day, .. } = self;
+        let counts = [
+            (
+                minute.by_rule.entry((line.to_owned(), rule)).or_default(),
+                REFUSALS_LOGGED_PER_MINUTE,
+            ),
+            (
+                minute.by_line.entry(line.to_owned()).or_default(),
+                REFUSALS_LINE_PER_MINUTE,
+            ),
+            (
+                day.by_line.entry(line.to_owned()).or_default(),
+                REFUSALS_LINE_PER_DAY,
+            ),
+            (&mut day.all, REFUSALS_PER_DAY),
+        ];
+        let fits = counts.iter().all(|(had, most)| **had < *most);
         if fits {
-            *logged += 1;
+            for (had, _) in counts {
+                *had += 1;
+            }
         }
         fits
     }
 
+    /// Begins the next minute; whether what was counted is to become an entry now.
+    fn minute_over(&mut self) -> bool {
+        self.minute = Minute::default();
+        self.day.minutes += 1;
+        let due = !self.counted.0.is_empty() && self.day.minutes >= self.day.summary_from;
+        if due {
+            self.day.summaries += 1;
+            let pause = match self.day.summaries < REFUSALS_SUMMARIES_PER_DAY {
+                true => 1,
+                false => HOUR_MINUTES,
+            };
+            self.day.summary_from = self.day.minutes + pause;
+        }
+        if self.day.minutes >= DAY_MINUTES {
+            self.day = Day::default();
+        }
+        due
+    }
+}
+
+impl Counted {
     /// Counts some without an entry.
-    fn count(&mut self, line: Option<String>, rule: &'static str, more: u64) {
-        let count = self.counted.0.entry((line, rule)).or_default();
+    fn add(&mut self, line: Option<String>, rule: &'static str, more: u64) {
+        let count = self.0.entry((line, rule)).or_default();
         *count = count.saturating_add(more);
     }
 }
@@ -242,8 +312,8 @@ mod tests {
     /// With so long a queue, and its end.
     fn refusals(waiting: usize) -> (Refusals, mpsc::Receiver<Note>) {
         let (to, from) = mpsc::channel(waiting);
-        let minute = Arc::default();
-        (Refusals { to, minute }, from)
+        let account = Arc::default();
+        (Refusals { to, account }, from)
     }
 
     /// The rules of the lines that have entries.
@@ -276,7 +346,7 @@ mod tests {
             "lines": {"a": {"csr-refused": 1000 - flood}},
             "other_lines": {},
         });
-        assert_eq!(summary(&lock(&refusals.minute).counted), Some(expected));
+        assert_eq!(summary(&lock(&refusals.account).counted), Some(expected));
         assert_eq!(
             summary(&Counted::default()),
             None,
@@ -291,7 +361,7 @@ mod tests {
             let line = format!("{number:060}");
             refusals.note(refusal(Some(&line), "device-id-used"));
         }
-        let told = summary(&lock(&refusals.minute).counted).unwrap();
+        let told = summary(&lock(&refusals.account).counted).unwrap();
         assert_eq!(
             told["lines"].as_object().unwrap().len(),
             REFUSALS_SUMMARY_PAIRS_MAX
@@ -301,6 +371,52 @@ mod tests {
             REFUSALS_SUMMARY_PAIRS_MAX
         );
         assert!(told.to_string().len() < crate::limits::DETAIL_BYTES_MAX / 2 + 16 * 1024);
+    }
+
+    /// The entries and summaries of a day in which these lines are refused all the time, by ever other rules.
+    fn entries_of_a_day(account: &mut Account, lines: &[&str]) -> (u32, u32) {
+        let (mut entries, mut summaries) = (0, 0);
+        for _ in 0..DAY_MINUTES {
+            for line in lines {
+                for rule in ["a", "b", "c", "d"].repeat(6) {
+                    match account.logs_next(Some(line), rule) {
+                        true => entries += 1,
+                        false => account.counted.add(Some((*line).to_owned()), rule, 1),
+                    }
+                }
+            }
+            if account.minute_over() {
+                account.counted = Counted::default();
+                summaries += 1;
+            }
+        }
+        (entries, summaries)
+    }
+
+    #[test]
+    fn a_line_s_refusals_are_bounded_in_a_minute_and_in_a_day() {
+        let mut account = Account::default();
+        let rules = ["a", "b", "c", "d"];
+        let logged = rules.map(|rule| {
+            let logged = std::iter::from_fn(|| account.logs_next(Some("x"), rule).then_some(()));
+            logged.count()
+        });
+        assert_eq!(logged, [5, 5, 0, 0], "over all rules");
+        assert!(
+            account.logs_next(Some("y"), "a"),
+            "another line has its own"
+        );
+        let mut account = Account::default();
+        for day in 0..3 {
+            let (entries, summaries) = entries_of_a_day(&mut account, &["x"]);
+            assert_eq!(entries, REFUSALS_LINE_PER_DAY, "day {day}");
+            assert!(summaries <= REFUSALS_SUMMARIES_PER_DAY + 24, "{summaries}");
+            assert!(summaries > REFUSALS_SUMMARIES_PER_DAY, "it goes on hourly");
+        }
+        let names: Vec<_> = (0..26).map(|n| format!("line-{n}")).collect();
+        let names: Vec<_> = names.iter().map(String::as_str).collect();
+        let (entries, _) = entries_of_a_day(&mut account, &names);
+        assert_eq!(entries, REFUSALS_PER_DAY);
     }
 
     #[test]
