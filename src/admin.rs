@@ -9,6 +9,7 @@ use std::io;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -21,6 +22,7 @@ use rustix::fs::Mode;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixListener;
+use tokio::time::Instant;
 
 use crate::config::Operator;
 use crate::hsm::Hsm;
@@ -38,6 +40,12 @@ mod status;
 
 /// Connections: operators and their programs, not a factory.
 const CONNECTIONS_MAX: u32 = 64;
+
+/// Connections of users who are no operators, while they are told so.
+const OTHERS_MAX: u32 = 8;
+
+/// The whole life of such a connection: one request and its answer.
+const OTHERS_DEADLINE: Duration = Duration::from_secs(5);
 
 /// A request's body in bytes: a CSR in JSON, or an order with all its lines.
 const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -153,9 +161,9 @@ pub fn bind(path: &Path) -> Result<UnixListener, AdminError> {
 /// Serves until it is time to stop, then lets requests in work finish.
 pub async fn serve(listener: UnixListener, admin: Admin, mut stopping: Stopping) {
     let router = router(admin.clone());
-    let places = Places::new(CONNECTIONS_MAX);
-    let next = || async { listener.accept().await.map(|(stream, _)| stream) };
-    while let Some((stream, place)) = listener::accept(&places, &mut stopping, next).await {
+    let (places, others) = (Places::new(CONNECTIONS_MAX), Places::new(OTHERS_MAX));
+    let mut next = || async { listener.accept().await.map(|(stream, _)| stream) };
+    while let Some(stream) = listener::accepted(&mut stopping, &mut next).await {
         let caller = match stream.peer_cred() {
             Ok(peer) => admin.caller(peer.uid()),
             Err(error) => {
@@ -163,12 +171,31 @@ pub async fn serve(listener: UnixListener, admin: Admin, mut stopping: Stopping)
                 continue;
             }
         };
+        // Who it is comes first, so that whoever is no operator takes no operator's place.
+        if caller.0.is_err() {
+            let Some(place) = others.try_take() else {
+                tracing::debug!("too many connections of others than operators: one is closed");
+                continue;
+            };
+            let (router, stopping) = (router.clone(), stopping.clone());
+            let end = Instant::now() + OTHERS_DEADLINE;
+            tokio::spawn(async move {
+                listener::answer_once(stream, router, caller, end, stopping).await;
+                drop(place);
+            });
+            continue;
+        }
+        let place = tokio::select! {
+            place = places.take() => place,
+            () = stopping.wait() => break,
+        };
         let (router, stopping) = (router.clone(), stopping.clone());
         tokio::spawn(async move {
             listener::converse(stream, router, caller, listener::IDLE_DEADLINE, stopping).await;
             drop(place);
         });
     }
+    others.drain().await;
     places.drain().await;
 }
 

@@ -16,6 +16,9 @@ use rustix::fs::{CWD, RenameFlags};
 /// The mode of published files, less the umask.
 const MODE_PUBLIC: u32 = 0o644;
 
+/// The mode of files for this user and its group, less the umask.
+const MODE_PRIVATE: u32 = 0o640;
+
 /// The mode of private keys.
 const MODE_SECRET: u32 = 0o600;
 
@@ -26,8 +29,21 @@ const MODE_SECRET: u32 = 0o600;
 /// # Errors
 /// The system's error: report the path and try again later; the old contents still stand.
 pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    replace(path, MODE_PUBLIC, bytes)
+}
+
+/// Like [`write()`], with mode 0640 less the umask from the start: for what is not for everyone.
+///
+/// # Errors
+/// As [`write()`].
+pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    replace(path, MODE_PRIVATE, bytes)
+}
+
+/// Replaces a file with one of this mode.
+fn replace(path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()> {
     let directory = ensure_directory(path)?;
-    let temporary = Temporary::create(path, MODE_PUBLIC, bytes)?;
+    let temporary = Temporary::create(path, mode, bytes)?;
     std::fs::rename(&temporary.path, path)?;
     temporary.renamed();
     sync_directory(directory)
@@ -171,6 +187,17 @@ mod tests {
         assert_eq!(std::fs::read(&path).unwrap(), b"tile");
         write(&dir.path().join("log/checkpoint"), b"head").unwrap();
         assert_eq!(names(&dir.path().join("log")), ["checkpoint", "tile"]);
+    }
+
+    #[test]
+    fn a_private_file_is_not_for_everyone_though_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("details");
+        let mode = || std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        write(&path, b"old").unwrap();
+        write_private(&path, b"new").unwrap();
+        assert_eq!(mode() & !0o640, 0);
+        assert_eq!(std::fs::read(&path).unwrap(), b"new");
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::http::tests::{csr, new_log};
 use crate::limits::UNRESOLVED_RETURNED_MAX;
 use crate::profile::Profile;
 use crate::ra::{Change, LineCertificate};
-use crate::signing_log::tests::lose_signatures;
+use crate::signing_log::tests::{add_line, lose_signatures};
 use crate::signing_log::{IssuerRecord, IssuerRole};
 
 #[tokio::test]
@@ -280,7 +280,7 @@ async fn lines_and_orders_are_changed_in_the_log_by_the_operator() {
 async fn held_units_are_given_back_by_the_operator() {
     let appliance = Appliance::start(own_uid()).await;
     let path = "/v1/orders/demo/approve";
-    appliance.add_line().await;
+    add_line(&appliance.log, "line-1").await;
     let opened = order("quantity", json!(7));
     appliance.send("POST", "/v1/orders", opened).await;
     let figures = |order: &Value| (order["used"].as_u64(), order["held"].as_u64());
@@ -330,7 +330,7 @@ async fn held_units_are_given_back_by_the_operator() {
 #[tokio::test]
 async fn two_operators_who_give_everything_back_at_once_give_it_back_once() {
     let appliance = Appliance::start(own_uid()).await;
-    appliance.add_line().await;
+    add_line(&appliance.log, "line-1").await;
     let opened = order("quantity", json!(7));
     appliance.send("POST", "/v1/orders", opened).await;
     lose_signatures(&appliance.log, UNRESOLVED_RETURNED_MAX + 3).await;
@@ -632,4 +632,26 @@ async fn the_status_shows_issuers_that_are_away_and_why_nothing_is_issued() {
     assert_eq!(told["issuers"], issuers, "{told}");
     assert_eq!(told["ready"], false, "{told}");
     assert_eq!(told["reasons"].as_array().unwrap().len(), 2, "{told}");
+}
+
+#[tokio::test]
+async fn whoever_is_no_operator_takes_no_operator_s_place() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let appliance = Appliance::start(own_uid() + 1).await;
+    let mut client = UnixStream::connect(&appliance.socket).await.unwrap();
+    let request = b"GET /v1/status HTTP/1.1\r\nhost: x\r\n\r\n";
+    client.write_all(request).await.unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+    assert!(answer.contains("connection: close"), "{answer}");
+    // Silent ones, more than may be told: the last is closed long before an operator's would be.
+    let mut silent = Vec::new();
+    for _ in 0..=CONNECTIONS_MAX {
+        silent.push(UnixStream::connect(&appliance.socket).await.unwrap());
+    }
+    let mut last = silent.pop().unwrap();
+    let mut read = Vec::new();
+    let closed = tokio::time::timeout(Duration::from_secs(60), last.read_to_end(&mut read));
+    assert!(closed.await.is_ok() && read.is_empty());
 }

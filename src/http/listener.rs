@@ -94,6 +94,11 @@ impl Places {
         Arc::clone(&self.all).acquire_owned().await.ok()
     }
 
+    /// A place that is free now.
+    pub(crate) fn try_take(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.all).try_acquire_owned().ok()
+    }
+
     /// Waits until all connections are closed, for as long as a request in work may take.
     pub(crate) async fn drain(&self) {
         let closed = self.all.acquire_many(self.count);

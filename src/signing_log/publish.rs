@@ -5,8 +5,8 @@
 //! came. Never publishes an entry that is not durable, nor a root that is not the writer's. Failure story: the
 //! old checkpoint stays and stays true; publication is tried again, and its lag shows in the status.
 
-use std::fs::DirBuilder;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::fs::{DirBuilder, Permissions};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -30,6 +30,9 @@ const ENTRIES_MAX: u64 = 16 * TILE_WIDTH;
 
 /// The mode of a new directory of details: device ids, orders and names are for auditors only.
 const MODE_PRIVATE: u32 = 0o750;
+
+/// What the mode of no directory of details has: writing by the group, anything by others.
+const MODE_WIDER: u32 = 0o027;
 
 /// The publisher's task.
 pub(super) struct Publisher {
@@ -175,7 +178,7 @@ impl Publisher {
             let mut files = Files::default();
             position.extend(entries, &self.shared, &mut files);
             remove.append(&mut files.remove);
-            write(files.write).await?;
+            self.write(files.write).await?;
         }
         self.finish(position, target, remove).await
     }
@@ -188,6 +191,26 @@ impl Publisher {
             .await
             .map_err(|error| LogError::read(&error))?;
         tree::entries(first, end, &mut reader).await
+    }
+
+    /// Writes files durably, in order.
+    async fn write(&self, files: Vec<(PathBuf, Vec<u8>)>) -> Result<(), LogError> {
+        let details = self.shared.publication.details.clone();
+        let written = tokio::task::spawn_blocking(move || {
+            for (path, bytes) in files {
+                let written = if path.starts_with(&details) {
+                    durable::write_private(&path, &bytes)
+                } else {
+                    durable::write(&path, &bytes)
+                };
+                written.map_err(|error| format!("{}: {error}", path.display()))?;
+            }
+            Ok(())
+        });
+        match written.await {
+            Ok(result) => result.map_err(LogError::Publish),
+            Err(error) => Err(LogError::Publish(error.to_string())),
+        }
     }
 
     /// Writes what is partial, then the checkpoint, then takes away what it made superfluous.
@@ -204,10 +227,10 @@ impl Publisher {
                 target.size
             )));
         }
-        write(position.partials(&self.shared)).await?;
+        self.write(position.partials(&self.shared)).await?;
         let note = self.shared.note(target.size, target.root).await?;
         let path = checkpoint_path(&self.shared.publication.published);
-        write(vec![(path, note.into_bytes())]).await?;
+        self.write(vec![(path, note.into_bytes())]).await?;
         self.position = position;
         self.shared.published.send_modify(|state| {
             state.size = target.size;
@@ -305,27 +328,18 @@ impl Files {
     }
 }
 
-/// Makes the details' directory, if it is not there, so that only this user and its group can look inside.
+/// Makes the details' directory, or takes rights away from one that is there, so that only this user and its group
+/// can look inside and only this user can put something there.
 fn private_directory(path: &Path) -> Result<(), LogError> {
-    let made = DirBuilder::new()
-        .recursive(true)
-        .mode(MODE_PRIVATE)
-        .create(path);
-    made.map_err(|error| LogError::Publish(format!("{}: {error}", path.display())))
-}
-
-/// Writes files durably, in order.
-async fn write(files: Vec<(PathBuf, Vec<u8>)>) -> Result<(), LogError> {
-    let written = tokio::task::spawn_blocking(move || {
-        for (path, bytes) in files {
-            if let Err(error) = durable::write(&path, &bytes) {
-                return Err(format!("{}: {error}", path.display()));
-            }
+    let mut builder = DirBuilder::new();
+    let made = builder.recursive(true).mode(MODE_PRIVATE).create(path);
+    let tightened = made.and_then(|()| {
+        let mode = std::fs::metadata(path)?.permissions().mode();
+        if mode & MODE_WIDER == 0 {
+            return Ok(());
         }
-        Ok(())
+        tracing::warn!(path = %path.display(), "the directory of details was open to others and is closed to them");
+        std::fs::set_permissions(path, Permissions::from_mode(mode & !MODE_WIDER))
     });
-    match written.await {
-        Ok(result) => result.map_err(LogError::Publish),
-        Err(error) => Err(LogError::Publish(error.to_string())),
-    }
+    tightened.map_err(|error| LogError::Publish(format!("{}: {error}", path.display())))
 }

@@ -175,7 +175,7 @@ fn line_certificate(line: &str) -> LineCertificate {
 }
 
 /// Adds a line with its certificate.
-async fn add_line(log: &SigningLog, name: &str) {
+pub(crate) async fn add_line(log: &SigningLog, name: &str) {
     let line: Slug = name.parse().unwrap();
     let certified = Change::LineCertified {
         line: line.clone(),

@@ -237,14 +237,21 @@ async fn a_checkpoint_states_what_is_durable() {
 #[tokio::test]
 async fn details_are_not_for_everyone() {
     use std::os::unix::fs::PermissionsExt as _;
-    let site = Site::new();
-    let log = site.bare().await;
-    log.publish().await.unwrap();
-    let mode = std::fs::metadata(site.path("private"))
-        .unwrap()
-        .permissions()
-        .mode();
-    assert_eq!(mode & 0o007, 0);
+    // One that is there already, and open to all, as `mkdir` leaves it.
+    for open in [false, true] {
+        let site = Site::new();
+        let (details, wide) = (site.path("private"), std::fs::Permissions::from_mode(0o777));
+        if open {
+            std::fs::create_dir(&details).unwrap();
+            std::fs::set_permissions(&details, wide).unwrap();
+        }
+        let log = site.bare().await;
+        log.publish().await.unwrap();
+        let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode();
+        assert_eq!(mode(&details) & 0o027, 0);
+        let bundle = details.join(certstatus::log::tile::detail_bundle_path(0, 1));
+        assert_eq!(mode(&bundle) & 0o137, 0, "{}", bundle.display());
+    }
 }
 
 #[tokio::test]
