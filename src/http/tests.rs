@@ -654,16 +654,6 @@ async fn strangers_do_not_keep_a_line_out() {
 }
 
 #[tokio::test]
-async fn a_stranger_is_sent_away_after_one_answer() {
-    let appliance = Appliance::start(MinimumTls::V1_3).await;
-    let mut client = appliance.connect(None).await;
-    let reply = client.send("GET", "/openapi.json", "").await;
-    assert_eq!(reply.headers["connection"], "close");
-    let gone = timeout(Duration::from_secs(10), appliance.api.inner.door.drained());
-    assert!(gone.await.is_ok(), "its place comes back");
-}
-
-#[tokio::test]
 async fn many_stations_of_one_address_stay_connected() {
     let appliance = Appliance::start(MinimumTls::V1_3).await;
     let station = Station::new();

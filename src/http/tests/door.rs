@@ -86,3 +86,13 @@ async fn a_silent_connection_is_closed_when_its_place_is_another_s() {
     let closed = timeout(Duration::from_secs(10), closed).await;
     assert!(closed.is_ok() && read.is_empty());
 }
+
+#[tokio::test]
+async fn a_stranger_is_sent_away_after_one_answer() {
+    let appliance = Appliance::start(MinimumTls::V1_3).await;
+    let mut client = appliance.connect(None).await;
+    let reply = client.send("GET", "/openapi.json", "").await;
+    assert_eq!(reply.headers["connection"], "close");
+    let gone = timeout(Duration::from_secs(10), appliance.api.inner.door.drained());
+    assert!(gone.await.is_ok(), "its place comes back");
+}
