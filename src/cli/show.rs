@@ -309,7 +309,11 @@ pub(super) fn status(value: &Value) -> String {
         None => "-",
     };
     let reasons = value.get("reasons").and_then(Value::as_array);
-    let reasons: Vec<&str> = reasons.into_iter().flatten().filter_map(Value::as_str).collect();
+    let reasons: Vec<&str> = reasons
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
     let log = value.get("log").unwrap_or(&Value::Null);
     let mut shown = pairs(&[
         ("version", text(value, "version")),

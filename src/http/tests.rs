@@ -1,8 +1,8 @@
 //! The API as a client of its listener sees it, over real TLS and a real log, up to where a token signs.
 
 mod description;
-mod refusals;
 mod door;
+mod refusals;
 mod renewal;
 
 use std::collections::{BTreeMap, BTreeSet};
