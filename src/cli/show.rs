@@ -308,17 +308,11 @@ pub(super) fn status(value: &Value) -> String {
         Some(false) => "no",
         None => "-",
     };
-    let reasons = value.get("reasons").and_then(Value::as_array);
-    let reasons: Vec<&str> = reasons
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
-        .collect();
     let log = value.get("log").unwrap_or(&Value::Null);
     let mut shown = pairs(&[
         ("version", text(value, "version")),
         ("time", date(value, "now")),
-        ("ready to issue", with_reason(ready, &reasons.join("; "))),
+        ("ready to issue", with_reason(ready, &reasons(value))),
         ("log", text(log, "origin")),
         (
             "log state",
@@ -384,6 +378,13 @@ fn with_reason(state: &str, reason: &str) -> String {
     } else {
         format!("{state}: {reason}")
     }
+}
+
+/// Why nothing is issued, if nothing is.
+fn reasons(value: &Value) -> String {
+    let reasons = value.get("reasons").and_then(Value::as_array);
+    let reasons = reasons.into_iter().flatten().filter_map(Value::as_str);
+    reasons.collect::<Vec<_>>().join("; ")
 }
 
 /// Whether a thing is usable, in a word.
