@@ -32,9 +32,8 @@ const READERS_MAX: u32 = 2;
 /// Prepared statements that the writer keeps: about ten kinds, each for 1 to 64 rows.
 const STATEMENTS_MAX: usize = 1024;
 
-/// WAL pages (4 KiB) before the writer itself copies them into the database, in the commit that finds so many:
-/// [`move_wal`] has copied nearly all of them by then, so that this is short. A WAL of 64 MiB.
-const WAL_PAGES: &str = "16384";
+/// Pages (4 KiB) in the write-ahead log from which on it is to be emptied: 64 MiB.
+pub(crate) const WAL_PAGES: i64 = 16_384;
 
 /// The writer's page cache in KiB (negative means KiB to SQLite): the inner pages of the random indexes.
 const CACHE_KIB: &str = "-16384";
@@ -195,7 +194,8 @@ impl Store {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
-            .pragma("wal_autocheckpoint", WAL_PAGES)
+            // SQLite ignores what becomes of its own checkpoints; here each is asked for, and its result is seen.
+            .pragma("wal_autocheckpoint", "0")
             .pragma("cache_size", CACHE_KIB)
             .statement_cache_capacity(STATEMENTS_MAX);
         let mut writer = options.connect().await.map_err(StoreError::Sql)?;
@@ -232,35 +232,47 @@ pub(crate) async fn checkpoint_wal(writer: &mut SqliteConnection) -> Result<(), 
     }
 }
 
-/// Opens a connection for [`move_wal`].
+/// What [`move_wal`] found and did.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moved {
+    /// Pages in the write-ahead log.
+    pub pages: i64,
+    /// All of them are in the database, and that is fsynced.
+    pub all: bool,
+}
+
+/// Opens a connection for [`move_wal`] beside the writer.
 ///
 /// # Errors
-/// [`StoreError`]: the writer moves the pages all the same, and those who wait for it wait longer.
+/// [`StoreError`]; nothing was changed.
 pub(crate) async fn open_mover(path: &Path) -> Result<SqliteConnection, StoreError> {
     let options = SqliteConnectOptions::new()
         .filename(path)
         .create_if_missing(false)
         .busy_timeout(BUSY_TIMEOUT)
-        // Also what makes it fsync the WAL before the pages are copied, and the database after.
+        // Also what makes it fsync the write-ahead log before pages are copied from it.
         .synchronous(SqliteSynchronous::Full)
-        // Its own copies would only be copied again when they are full.
         .pragma("wal_autocheckpoint", "0");
     options.connect().await.map_err(StoreError::Sql)
 }
 
-/// Copies what it can of the write-ahead log into the database while others read and write, and fsyncs.
+/// Copies what it can of the write-ahead log into the database while others read and write.
 ///
-/// With a million certificates nearly every page that a commit touches is another one, and writing them in
-/// place takes tens of milliseconds: beside the commits that costs nobody his wait.
+/// Pages are copied once: while others write, SQLite counts them as copied without an fsync of the database,
+/// which the call that finds nothing new makes for all (`sqlite3WalCheckpoint`, mode PASSIVE).
 ///
 /// # Errors
-/// [`StoreError`]: the pages stay in the log, and are copied by a later call or by the writer.
-pub(crate) async fn move_wal(mover: &mut SqliteConnection) -> Result<(), StoreError> {
-    let (_busy, _pages, _moved): (i64, i64, i64) = sqlx::query_as("PRAGMA wal_checkpoint(PASSIVE)")
-        .fetch_one(mover)
+/// [`StoreError`]: the pages of this call are copied again; those of earlier calls that were not
+/// [`Moved::all`] may be lost where the fsync failed, unless the write-ahead log is read from its beginning.
+pub(crate) async fn move_wal(connection: &mut SqliteConnection) -> Result<Moved, StoreError> {
+    let (busy, pages, moved): (i64, i64, i64) = sqlx::query_as("PRAGMA wal_checkpoint(PASSIVE)")
+        .fetch_one(connection)
         .await
         .map_err(StoreError::Sql)?;
-    Ok(())
+    Ok(Moved {
+        pages,
+        all: busy == 0 && pages == moved,
+    })
 }
 
 /// Reads back every pragma that durability rests on: SQLite ignores what it does not know.

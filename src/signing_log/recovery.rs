@@ -39,9 +39,9 @@ impl Writer {
         }
         // The last process may have died of a failed fsync: what we read may be in the page cache only.
         if let Some(database) = self.database.as_mut() {
-            store::checkpoint_wal(database)
-                .await
-                .map_err(|error| LogError::halted(&error))?;
+            let emptied = store::checkpoint_wal(database).await;
+            let emptied = self.shared.moves.emptied(emptied).await;
+            emptied.map_err(|error| LogError::halted(&error))?;
         }
         if !self.inherited.is_empty() {
             hsm.idle().await.map_err(LogError::TokenBusy)?;
@@ -176,9 +176,9 @@ impl Writer {
             mut writer,
             readers,
         } = opened.map_err(|error| LogError::halted(&error))?;
-        store::checkpoint_wal(&mut writer)
-            .await
-            .map_err(|error| LogError::halted(&error))?;
+        let emptied = store::checkpoint_wal(&mut writer).await;
+        let emptied = self.shared.moves.emptied(emptied).await;
+        emptied.map_err(|error| LogError::halted(&error))?;
         let size = tree::size(&mut writer).await?;
         let size = size.ok_or_else(|| LogError::Damaged("the log is gone".to_owned()))?;
         let root = tree::edge_at(size, &mut writer).await?.root();

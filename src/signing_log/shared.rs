@@ -14,6 +14,7 @@ use sqlx::sqlite::SqlitePool;
 use tokio::sync::{Notify, watch};
 
 use super::error::LogError;
+use super::mover::Moves;
 use super::record::{LogState, Publication};
 use super::tree::StoredEntry;
 use crate::hsm::LogKey;
@@ -42,6 +43,8 @@ pub(super) struct Shared {
     pub urgent: Notify,
     tail: Mutex<Tail>,
     readers: RwLock<SqlitePool>,
+    /// What the mover and the writer have moved into the database.
+    pub moves: Moves,
     /// No more intents.
     pub stopping: AtomicBool,
     /// No more entries.
@@ -99,6 +102,7 @@ impl Shared {
             urgent: Notify::new(),
             tail: Mutex::default(),
             readers: RwLock::new(readers),
+            moves: Moves::default(),
             stopping: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             _lock: lock,

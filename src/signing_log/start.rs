@@ -30,7 +30,7 @@ use super::{SigningLog, Tasks};
 use crate::hsm::LogKey;
 use crate::limits;
 use crate::ra::{Change, Registry, Units};
-use crate::store::Store;
+use crate::store::{self, Store};
 use crate::time::Clock;
 
 /// Why a restart closes intents, in their outcomes' details.
@@ -72,6 +72,7 @@ struct Idle {
     asks: mpsc::Sender<Append>,
     writer: Writer,
     publisher: Publisher,
+    mover: SqliteConnection,
 }
 
 impl Idle {
@@ -107,6 +108,8 @@ impl Idle {
             (state, view.head()),
             lock,
         ));
+        let mover = store::open_mover(&path).await;
+        let mover = mover.map_err(|error| LogError::halted(&error))?;
         let published = published_size(&shared, view.edge.size(), &mut writer).await?;
         let publisher = Publisher::new(Arc::clone(&shared), published, pace, &mut writer).await?;
         let (asks, queue) = mpsc::channel(limits::APPEND_QUEUE_MAX);
@@ -127,6 +130,7 @@ impl Idle {
             asks,
             writer,
             publisher,
+            mover,
         })
     }
 }
@@ -210,13 +214,13 @@ impl SigningLog {
             asks,
             writer,
             publisher,
+            mover,
         } = idle;
         let shared = Arc::clone(&writer.shared);
         #[cfg(test)]
         let faults = writer.faults.clone();
-        let mover = mover::run(Arc::clone(&shared), writer.path.clone());
         let tasks = Tasks {
-            mover: tokio::spawn(mover),
+            mover: tokio::spawn(mover::run(Arc::clone(&shared), mover)),
             writer: tokio::spawn(writer.run()),
             publisher: tokio::spawn(publisher.run()),
         };

@@ -195,6 +195,9 @@ impl Writer {
         for waiting in waiting {
             self.answer(waiting);
         }
+        if let Some(database) = self.database.as_mut() {
+            self.shared.moves.finish(database).await;
+        }
         Ok(())
     }
 

@@ -10,6 +10,7 @@
 //! could be reported wrongly, so they have no such row, but a refusal and a wrong signature instead.
 
 mod held;
+mod moved;
 mod row;
 mod several;
 
