@@ -263,6 +263,18 @@ fn judge_issuer(
     if named.is_some_and(|named| named.as_bytes() != root.key_id) {
         return Err("the first certificate's authorityKeyIdentifier is not the root's".to_owned());
     }
+    if facts.path_len != Some(0) {
+        return Err(
+            "the first certificate has no path length of 0: whoever has its key could make further CAs"
+                .to_owned(),
+        );
+    }
+    if facts.not_after > root.not_after {
+        return Err(format!(
+            "the first certificate is valid until {}, longer than its root, which ends at {}",
+            facts.not_after, root.not_after
+        ));
+    }
     judge_validity("first", &fields, now)?;
     Ok(algorithm)
 }

@@ -288,3 +288,16 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn an_issuer_makes_no_further_cas_and_ends_with_its_root() {
+    let mut scene = Scene::new();
+    scene.issuer = ca("Issuer", 1);
+    scene.root = ca("Root", 2);
+    scene.refused("no path length of 0");
+    scene.issuer.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    scene.refused("no path length of 0");
+    let mut scene = Scene::new();
+    scene.issuer.not_after = rcgen::date_time_ymd(2040, 1, 2);
+    scene.refused("longer than its root");
+}

@@ -99,7 +99,7 @@ pub fn find(token: &Token) -> Result<Found, NotLoggedIn> {
         };
         if told.label() == token.label && told.serial_number() == token.serial {
             matches.push((slot, told));
-        } else {
+        } else if told.token_initialized() {
             present.push(format!("{:?} ({})", told.label(), told.serial_number()));
         }
     }
@@ -115,7 +115,8 @@ pub fn find(token: &Token) -> Result<Found, NotLoggedIn> {
             token.label, token.serial
         ))),
         (None, _) => Err(NotLoggedIn::unavailable(format!(
-            "no slot holds the token {:?} with serial {}; there are: {}",
+            "no slot holds the token {:?} with serial {}; there are: {} (SoftHSM2 looks where the file says \
+             that SOFTHSM2_CONF names in the token host's environment)",
             token.label,
             token.serial,
             if present.is_empty() {
@@ -284,7 +285,8 @@ fn given_up(tries: u8) -> String {
     )
 }
 
-/// Reads the PIN: the file's octets but for one newline at the end.
+/// Reads the PIN: the file's octets but for one newline at the end, and no control characters: what an editor
+/// added would be tried as part of the PIN, and tries are few.
 fn read_pin(path: &Path) -> Result<Zeroizing<Vec<u8>>, NotLoggedIn> {
     let unreadable = |problem: String| {
         NotLoggedIn::unavailable(format!("pin_file {} {problem}", path.display()))
@@ -298,6 +300,12 @@ fn read_pin(path: &Path) -> Result<Zeroizing<Vec<u8>>, NotLoggedIn> {
         return Err(unreadable(format!(
             "must hold the PIN, 1 to {PIN_BYTES_MAX} octets, and at most a newline after it"
         )));
+    }
+    if pin.iter().any(u8::is_ascii_control) {
+        return Err(unreadable(
+            "must be one line: it has a line break, a carriage return or another control character inside"
+                .to_owned(),
+        ));
     }
     Ok(pin)
 }
@@ -315,7 +323,10 @@ mod tests {
         for (content, pin) in [
             (&b"1234"[..], Some(&b"1234"[..])),
             (b"1234\n", Some(b"1234")),
-            (b" 12 \n\n", Some(b" 12 \n")),
+            (b" 12 \n", Some(b" 12 ")),
+            (b" 12 \n\n", None),
+            (b"1234\r\n", None),
+            (b"1234\n5678\n", None),
             (b"", None),
             (b"\n", None),
             (&[b'1'; 300], None),
