@@ -30,7 +30,7 @@ use self::refusals::{Refusal, Refusals};
 use self::shares::{Place, Shares};
 use crate::issuance::Issuance;
 use crate::limits;
-use crate::ra::{Line, Refused};
+use crate::ra::{Line, LineState, Refused};
 use crate::signing_log::SigningLog;
 use crate::time::Clock;
 
@@ -275,6 +275,7 @@ pub async fn serve_api(
     mut stopping: Stopping,
 ) {
     let (acceptor, router) = (TlsAcceptor::from(tls), router(api.clone()));
+    tokio::spawn(forget_disabled_lines(api.clone(), stopping.clone()));
     let mut next = || listener::accept_tcp(&listener);
     while let Some(stream) = listener::accepted(&mut stopping, &mut next).await {
         let (Ok(peer), Ok(ours)) = (stream.peer_addr(), stream.local_addr()) else {
@@ -305,6 +306,20 @@ pub async fn serve_api(
     api.inner.refusals.finish().await;
 }
 
+/// Lets the door forget where a line came from once it is disabled, until it is time to stop.
+async fn forget_disabled_lines(api: Api, mut stopping: Stopping) {
+    let registry = api.inner.log.registry();
+    let mut changes = registry.changes();
+    let enabled = |line: &Slug| registry.line_state(line) == Some(LineState::Enabled);
+    loop {
+        tokio::select! {
+            // The senders live as long as the registry, which this API holds.
+            _changed = changes.changed() => api.inner.door.keep_lines(enabled),
+            () = stopping.wait() => return,
+        }
+    }
+}
+
 /// What serves a connection.
 struct Serving {
     acceptor: TlsAcceptor,
@@ -327,7 +342,7 @@ impl Serving {
             return;
         };
         // A line may be idle between two devices, and no longer stands in the way of those who come.
-        guest.is_line();
+        guest.is_line(place.holder());
         drop(guest);
         let Self {
             router,
@@ -354,7 +369,7 @@ impl Serving {
     ) -> Option<(Box<TlsStream<TcpStream>>, Peer, Place<Slug>)> {
         let end = Instant::now() + limits::STRANGER_DEADLINE;
         let stream = tokio::select! {
-            stream = shake_hands(&self.acceptor, stream, guest) => stream?,
+            stream = shake_hands(&self.acceptor, stream) => stream?,
             () = self.stopping.wait() => return None,
         };
         let session = stream.get_ref().1;
@@ -370,6 +385,7 @@ impl Serving {
             // A stranger must not hold a place for long: it learns that it is none of ours, and that is all.
             Err(_stranger) => self.router.clone(),
         };
+        guest.is_answered();
         listener::answer_once(stream, router, peer, end, self.stopping.clone()).await;
         None
     }
@@ -379,12 +395,10 @@ impl Serving {
 async fn shake_hands(
     acceptor: &TlsAcceptor,
     stream: TcpStream,
-    guest: &Guest,
 ) -> Option<Box<TlsStream<TcpStream>>> {
     let handshake = async {
-        // Looked at and not taken: readiness alone may be told without a byte.
+        // Looked at and not taken: whoever stays silent costs no state of TLS.
         stream.peek(&mut [0]).await?;
-        guest.spoke();
         acceptor.accept(stream).await
     };
     match timeout(limits::HANDSHAKE_DEADLINE, handshake).await {

@@ -90,11 +90,13 @@ pub const DOOR_MAX: usize = 2048;
 /// stations behind it looks like an attacker.
 pub const DOOR_PER_ORIGIN_MAX: usize = DOOR_MAX / 2;
 
-/// A connection that sent nothing for so long makes room for the next of its origin: a client speaks first in TLS, at once.
-pub const SILENCE_MAX: Duration = Duration::from_secs(2);
+/// A connection at the door for so long, whatever it has said, makes room for the next of its origin where there is no
+/// other: a slow station's handshake needs 1 to 2 s.
+pub const DOOR_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Origins of lines that are remembered, the latest, so that strangers go before them: more than a site has gateways.
-pub const LINE_ORIGINS_MAX: usize = 1024;
+/// Origins of one line that are remembered, the latest, so that strangers go before them: a line has a few gateways, and
+/// who has its key must not make many addresses count as a line's.
+pub const LINE_ORIGINS_MAX: usize = 16;
 
 /// The whole life of a stranger's connection: a handshake in its own deadline, one request, one answer.
 pub const STRANGER_DEADLINE: Duration = Duration::from_secs(20);

@@ -1,15 +1,16 @@
 //! The door: connections that have not proved to be a line's, and which of them must go when more come.
 //!
 //! Owns the places of handshakes and strangers. Promises that no origin has more than its share, that whoever comes
-//! from an origin that holds less than another gets in at the other's cost, and that origins from which a line
-//! has come weigh less than others: silent connections keep nobody else out. Never looks into a connection.
+//! from an origin that holds less than another gets in at the other's cost, and that the latest origins of each
+//! line weigh less than others: connections that do not get on keep nobody else out. Never looks into a connection.
 //! Failure story: none; a connection whose place is given away is told so, and one that finds no place too.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use certstatus::log::entry::Slug;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
@@ -61,10 +62,12 @@ pub(crate) struct MustGo(oneshot::Receiver<Infallible>);
 struct State {
     /// By number: oldest first.
     guests: BTreeMap<u64, Standing>,
-    /// Origins that hold something.
-    origins: HashMap<Origin, Held>,
-    /// Origins from which lines came lately, with the number of the guest that last proved to be one.
-    lines: HashMap<Origin, u64>,
+    /// How many each origin holds, of those that hold something.
+    origins: HashMap<Origin, usize>,
+    /// The origins from which each line came lately, the latest last.
+    lines: HashMap<Slug, VecDeque<Origin>>,
+    /// By how many lines an origin is remembered, of those that are.
+    known: HashMap<Origin, usize>,
     /// The next number.
     next: u64,
 }
@@ -74,18 +77,10 @@ struct State {
 struct Standing {
     origin: Origin,
     since: Instant,
-    /// Whether its first byte has not come yet.
-    silent: bool,
+    /// Whether its handshake is over and it was no line's: it gets one answer, which another may not have to wait for.
+    answered: bool,
     /// Dropped when its place is given to another.
     _place: oneshot::Sender<Infallible>,
-}
-
-/// What an origin holds.
-#[derive(Clone, Copy, Debug)]
-struct Held {
-    count: usize,
-    /// What each weighs.
-    each: usize,
 }
 
 impl Door {
@@ -118,6 +113,17 @@ impl Door {
         *self.open.borrow()
     }
 
+    /// Forgets where the lines come from of which this does not hold any more: their origins weigh as any other's.
+    pub(crate) fn keep_lines(&self, holds: impl Fn(&Slug) -> bool) {
+        self.state().keep_lines(holds);
+    }
+
+    /// Lines whose origins are remembered.
+    #[cfg(test)]
+    pub(crate) fn lines(&self) -> usize {
+        self.state().lines.len()
+    }
+
     /// Who stands there; a panic cannot leave it half changed.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -125,16 +131,16 @@ impl Door {
 }
 
 impl Guest {
-    /// Its first byte has come: those that are silent go before it.
-    pub(crate) fn spoke(&self) {
+    /// Its handshake is over, and what is left is one answer: it goes before those that still shake hands.
+    pub(crate) fn is_answered(&self) {
         if let Some(standing) = self.door.state().guests.get_mut(&self.number) {
-            standing.silent = false;
+            standing.answered = true;
         }
     }
 
-    /// It is a line's: its origin weighs less from now on.
-    pub(crate) fn is_line(&self) {
-        self.door.state().is_line(self.number);
+    /// It is this line's: its origin weighs less from now on.
+    pub(crate) fn is_line(&self, line: &Slug) {
+        self.door.state().is_line(self.number, line);
     }
 }
 
@@ -157,93 +163,115 @@ impl MustGo {
 impl State {
     /// Takes a place for a connection, which may be another's until now.
     fn enter(&mut self, origin: Origin, place: oneshot::Sender<Infallible>) -> Option<u64> {
-        let each = match self.lines.contains_key(&origin) {
-            true => 1,
-            false => STRANGER_WEIGHT,
-        };
-        let own = self.origins.get(&origin).copied();
-        let own = own.unwrap_or(Held { count: 0, each });
-        if own.count >= limits::DOOR_PER_ORIGIN_MAX {
+        let own = self.origins.get(&origin).copied().unwrap_or_default();
+        if own >= limits::DOOR_PER_ORIGIN_MAX {
             self.leave(self.overdue(origin)?);
         } else if self.guests.len() >= limits::DOOR_MAX {
-            self.leave(self.heavier(own).or_else(|| self.overdue(origin))?);
+            let gives_way = self.heavier(origin, own);
+            self.leave(gives_way.or_else(|| self.overdue(origin))?);
         }
-        let held = self.origins.entry(origin);
-        held.or_insert(Held { count: 0, each }).count += 1;
+        *self.origins.entry(origin).or_default() += 1;
         let number = self.next;
         self.next += 1;
         let standing = Standing {
             origin,
             since: Instant::now(),
-            silent: true,
+            answered: false,
             _place: place,
         };
         self.guests.insert(number, standing);
         Some(number)
     }
 
-    /// The oldest of those that match.
-    fn oldest(&self, mut matching: impl FnMut(&Standing) -> bool) -> Option<u64> {
-        let mut guests = self.guests.iter();
-        let found = guests.find(|(_, standing)| matching(standing));
-        found.map(|(number, _)| *number)
+    /// Who of those that match goes first: the oldest that is only answered, then the oldest that shakes hands.
+    fn first(&self, matching: impl Fn(&Standing) -> bool) -> Option<u64> {
+        let guests = self.guests.iter().filter(|(_, it)| matching(it));
+        // By number, and so by age, among equals.
+        let first = guests.min_by_key(|(_, it)| !it.answered);
+        first.map(|(number, _)| *number)
     }
 
-    /// One of this origin that has been silent for too long.
+    /// One of this origin that has been here for too long, whatever it has said meanwhile.
     fn overdue(&self, origin: Origin) -> Option<u64> {
-        self.oldest(|it| {
-            it.origin == origin && it.silent && it.since.elapsed() >= limits::SILENCE_MAX
+        self.first(|it| it.origin == origin && it.since.elapsed() >= limits::DOOR_PATIENCE)
+    }
+
+    /// One of the origins that weigh most, if that is more than this one with so many.
+    ///
+    /// An origin's only connection goes only where nobody holds several that weigh more than the newcomer will: else
+    /// many connections from where lines come would push out the first from elsewhere.
+    fn heavier(&self, than: Origin, own: usize) -> Option<u64> {
+        let (without, with) = (self.weight(than, own), self.weight(than, own + 1));
+        let heaviest = |least| {
+            let holding = self.origins.iter().filter(|&(_, &count)| count >= least);
+            let weights = holding.map(|(&origin, &count)| self.weight(origin, count));
+            weights.max()
+        };
+        let (least, most) = match heaviest(2).filter(|most| *most > with) {
+            Some(most) => (2, most),
+            None => (1, heaviest(1).filter(|most| *most > without)?),
+        };
+        self.first(|it| {
+            let count = self.origins.get(&it.origin).copied().unwrap_or_default();
+            count >= least && self.weight(it.origin, count) == most
         })
     }
 
-    /// One of the origins that weigh most, if that is more than this: a silent one where there is one.
-    fn heavier(&self, than: Held) -> Option<u64> {
-        let most = self.origins.values().map(Held::weight).max()?;
-        if most <= than.weight() {
-            return None;
+    /// What so many of an origin weigh.
+    fn weight(&self, origin: Origin, count: usize) -> usize {
+        match self.known.contains_key(&origin) {
+            true => count,
+            false => count * STRANGER_WEIGHT,
         }
-        let weighs_most = |it: &Standing| {
-            let held = self.origins.get(&it.origin);
-            held.is_some_and(|held| held.weight() == most)
-        };
-        self.oldest(|it| it.silent && weighs_most(it))
-            .or_else(|| self.oldest(weighs_most))
     }
 
     /// Gives a place back, if it is not another's already.
     fn leave(&mut self, number: u64) {
-        let Some(Standing { origin, .. }) = self.guests.remove(&number) else {
-            return;
-        };
-        if let Some(held) = self.origins.get_mut(&origin) {
-            held.count = held.count.saturating_sub(1);
-            if held.count == 0 {
-                self.origins.remove(&origin);
-            }
+        if let Some(Standing { origin, .. }) = self.guests.remove(&number) {
+            lessen(&mut self.origins, origin);
         }
     }
 
-    /// Remembers where a line comes from, and forgets where none has come from for the longest time.
-    fn is_line(&mut self, number: u64) {
+    /// Remembers where a line comes from, and forgets where it has not come from for the longest time.
+    fn is_line(&mut self, number: u64, line: &Slug) {
         let Some(&Standing { origin, .. }) = self.guests.get(&number) else {
             return;
         };
-        if let Some(held) = self.origins.get_mut(&origin) {
-            held.each = 1;
+        let latest = self.lines.entry(line.clone()).or_default();
+        match latest.iter().position(|it| *it == origin) {
+            Some(at) => {
+                latest.remove(at);
+            }
+            None => *self.known.entry(origin).or_default() += 1,
         }
-        self.lines.insert(origin, number);
-        if self.lines.len() > limits::LINE_ORIGINS_MAX
-            && let Some((&longest, _)) = self.lines.iter().min_by_key(|(_, number)| **number)
+        latest.push_back(origin);
+        if latest.len() > limits::LINE_ORIGINS_MAX
+            && let Some(longest) = latest.pop_front()
         {
-            self.lines.remove(&longest);
+            lessen(&mut self.known, longest);
         }
+    }
+
+    /// Forgets the lines of which this does not hold.
+    fn keep_lines(&mut self, holds: impl Fn(&Slug) -> bool) {
+        let Self { lines, known, .. } = self;
+        lines.retain(|line, origins| {
+            let keep = holds(line);
+            if !keep {
+                origins.drain(..).for_each(|origin| lessen(known, origin));
+            }
+            keep
+        });
     }
 }
 
-impl Held {
-    /// What it weighs in all.
-    const fn weight(&self) -> usize {
-        self.count * self.each
+/// Counts one less of an origin, which costs no memory once there is none.
+fn lessen(counts: &mut HashMap<Origin, usize>, origin: Origin) {
+    if let Some(count) = counts.get_mut(&origin) {
+        *count = count.saturating_sub(1);
+        if *count == 0 {
+            counts.remove(&origin);
+        }
     }
 }
 
@@ -287,23 +315,23 @@ mod tests {
     }
 
     #[test]
-    fn silent_crowds_keep_nobody_else_out() {
+    fn crowds_keep_nobody_else_out() {
         let door = Door::new();
         let mut first = crowd(&door, origin(1), limits::DOOR_PER_ORIGIN_MAX);
         let mut second = crowd(&door, origin(2), limits::DOOR_MAX - first.len());
         assert!(door.knock(origin(1)).is_none(), "it has its share");
         assert!(door.knock(origin(2)).is_none(), "it has as much as any");
-        first[0].0.spoke();
-        second[0].0.spoke();
+        first[7].0.is_answered();
+        second[7].0.is_answered();
         let mut others = crowd(&door, origin(3), 4);
         let left = [&mut first, &mut second].map(|crowd| {
             let gone = crowd.iter_mut().map(gone).collect::<Vec<_>>();
-            (gone.iter().filter(|gone| **gone).count(), gone[0])
+            (gone.iter().filter(|gone| **gone).count(), gone[7])
         });
         assert_eq!(
             left,
-            [(2, false), (2, false)],
-            "of each as many, and silent ones"
+            [(2, true), (2, true)],
+            "of each as many, and first those that are only answered"
         );
         assert!(!others.iter_mut().any(gone));
         drop((first, second, others));
@@ -313,23 +341,34 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_silent_for_too_long_makes_room_for_its_own_origin() {
+    fn whoever_is_here_for_too_long_makes_room_for_its_own_origin() {
         let door = Door::new();
         let mut crowd = crowd(&door, origin(1), limits::DOOR_PER_ORIGIN_MAX);
-        let number = crowd[5].0.number;
-        if let Some(standing) = door.state().guests.get_mut(&number) {
-            standing.since = standing.since.checked_sub(limits::SILENCE_MAX).unwrap();
+        for at in [5, 9] {
+            let number = crowd[at].0.number;
+            if let Some(standing) = door.state().guests.get_mut(&number) {
+                standing.since = standing.since.checked_sub(limits::DOOR_PATIENCE).unwrap();
+            }
         }
-        let next = door.knock(origin(1));
-        assert!(next.is_some() && gone(&mut crowd[5]));
+        crowd[1].0.is_answered();
+        crowd[9].0.is_answered();
+        let _next = door.knock(origin(1)).unwrap();
+        assert!(gone(&mut crowd[9]), "a stranger that is only answered");
+        let _next = door.knock(origin(1)).unwrap();
+        assert!(gone(&mut crowd[5]), "then who still shakes hands");
         assert!(door.knock(origin(1)).is_none(), "the others have just come");
+    }
+
+    /// Remembers that a line comes from an origin.
+    fn comes(door: &Door, line: &str, from: Origin) {
+        door.knock(from).unwrap().0.is_line(&line.parse().unwrap());
     }
 
     #[test]
     fn many_origins_with_one_each_do_not_push_out_those_of_lines() {
         let door = Door::new();
         let lines = origin(9999);
-        crowd(&door, lines, 1)[0].0.is_line();
+        comes(&door, "one", lines);
         let mut stations = crowd(&door, lines, 10);
         let mut kept = Vec::new();
         for number in 0..u16::try_from(2 * limits::DOOR_MAX).unwrap() {
@@ -343,14 +382,61 @@ mod tests {
     }
 
     #[test]
-    fn the_origins_of_lines_are_bounded() {
+    fn one_line_s_many_origins_do_not_push_out_a_newcomer() {
+        let door = Door::new();
+        let all = u16::try_from(limits::DOOR_MAX / 2).unwrap();
+        (0..all).for_each(|number| comes(&door, "stolen", origin(number)));
+        let mut crowds: Vec<_> = (0..all).map(|at| crowd(&door, origin(at), 2)).collect();
+        let mut other = door.knock(origin(9999)).unwrap();
+        for at in 0..all {
+            crowds.push(door.knock(origin(at)).into_iter().collect());
+        }
+        assert!(
+            !gone(&mut other),
+            "it stands there until it has shaken hands"
+        );
+    }
+
+    #[test]
+    fn known_origins_with_several_go_before_the_only_one_of_another() {
+        let door = Door::new();
+        let lines = (0..limits::DOOR_MAX / 8).map(|at| u16::try_from(at).unwrap());
+        for at in lines.clone() {
+            comes(&door, &format!("line-{at}"), origin(at));
+        }
+        comes(&door, "late", origin(9998));
+        let mut crowds: Vec<_> = lines.map(|at| crowd(&door, origin(at), 8)).collect();
+        let mut other = door.knock(origin(9999)).unwrap();
+        let mut more = crowd(&door, origin(9998), 6);
+        assert!(!gone(&mut other) && !more.iter_mut().any(gone));
+        let gone = crowds.iter_mut().flatten().map(gone).filter(|gone| *gone);
+        assert_eq!(gone.count(), 7, "who had one too many gave it up");
+    }
+
+    #[test]
+    fn the_origins_of_a_line_are_bounded_and_end_with_it() {
         let door = Door::new();
         let most = u16::try_from(limits::LINE_ORIGINS_MAX).unwrap();
-        for number in 0..=most {
-            door.knock(origin(number)).unwrap().0.is_line();
-        }
+        (0..most).for_each(|number| comes(&door, "one", origin(number)));
+        comes(&door, "two", origin(1));
+        comes(&door, "one", origin(0));
+        comes(&door, "one", origin(most));
+        let known = |number| door.state().known.contains_key(&origin(number));
+        assert!(known(0) && known(most), "they came lately");
+        assert!(
+            known(1) && !known(17),
+            "the longest ago, but for the other line"
+        );
+        assert_eq!(
+            door.state().lines[&"one".parse().unwrap()].len(),
+            limits::LINE_ORIGINS_MAX
+        );
+        comes(&door, "one", origin(most + 1));
+        assert!(!known(2), "the next");
+        door.keep_lines(|line| line.as_str() == "two");
+        assert_eq!(door.state().known, HashMap::from([(origin(1), 1)]));
+        door.keep_lines(|_| false);
         let state = door.state();
-        assert_eq!(state.lines.len(), limits::LINE_ORIGINS_MAX);
-        assert!(!state.lines.contains_key(&origin(0)), "the longest ago");
+        assert!(state.known.is_empty() && state.lines.is_empty());
     }
 }

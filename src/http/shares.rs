@@ -91,6 +91,13 @@ impl<K: Eq + Hash> Shares<K> {
     }
 }
 
+impl<K: Eq + Hash> Place<K> {
+    /// Whose place it is.
+    pub(crate) const fn holder(&self) -> &K {
+        &self.holder
+    }
+}
+
 impl<K: Eq + Hash> Drop for Place<K> {
     fn drop(&mut self) {
         let mut held = self.shares.held();

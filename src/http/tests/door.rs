@@ -88,6 +88,42 @@ async fn a_silent_connection_is_closed_when_its_place_is_another_s() {
 }
 
 #[tokio::test]
+async fn a_byte_does_not_keep_a_place_from_the_next_of_the_same_address() {
+    let appliance = Appliance::start(MinimumTls::V1_3).await;
+    let station = Station::new();
+    appliance.line("one", &station).await;
+    let mut slow = TcpStream::connect(appliance.address).await.unwrap();
+    // The first byte of a handshake, and no more.
+    let spoken = tokio::io::AsyncWriteExt::write_all(&mut slow, &[22]);
+    spoken.await.unwrap();
+    until(|| appliance.api.inner.door.taken() == 1).await;
+    let _full = silent(&appliance, [127, 0, 0, 1], limits::DOOR_PER_ORIGIN_MAX - 1);
+    tokio::time::sleep(limits::DOOR_PATIENCE).await;
+    let mut client = appliance.connect(Some(&station)).await;
+    let reply = client.send("POST", SINGLE, csr("dev-1")).await;
+    assert_eq!(reply.problem(), "no-token");
+    let mut read = Vec::new();
+    let closed = tokio::io::AsyncReadExt::read_to_end(&mut slow, &mut read);
+    let closed = timeout(Duration::from_secs(5), closed).await;
+    assert!(
+        closed.is_ok() && read.is_empty(),
+        "long before its deadline"
+    );
+}
+
+#[tokio::test]
+async fn a_disabled_line_s_addresses_weigh_as_a_stranger_s() {
+    let appliance = Appliance::start(MinimumTls::V1_3).await;
+    let station = Station::new();
+    appliance.line("one", &station).await;
+    let known = || appliance.api.inner.door.lines();
+    let _client = appliance.connect(Some(&station)).await;
+    until(|| known() == 1).await;
+    appliance.change([set("one", LineState::Disabled)]).await;
+    until(|| known() == 0).await;
+}
+
+#[tokio::test]
 async fn a_stranger_is_sent_away_after_one_answer() {
     let appliance = Appliance::start(MinimumTls::V1_3).await;
     let mut client = appliance.connect(None).await;
