@@ -1,8 +1,9 @@
 //! Token hosts as children of `hallmark run`, for places without systemd.
 //!
 //! Promises that each configured token has a running host until the daemon stops, and none after it. Never
-//! reads a PIN: each host does. Failure story: a host that ends is started again after a pause, except one
-//! that says that its configuration or its PIN file is wrong: that is told once and left.
+//! reads a PIN: each host does. Failure story: a host that ends is started again after a pause, one too whose PIN
+//! file is not there yet, except one that says that its configuration is wrong or its PIN file open to others: that
+//! is told once and left.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

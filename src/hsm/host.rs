@@ -43,7 +43,8 @@ use self::args::Args;
 use crate::config::{Config, ConfigError, Token};
 use crate::secret::{self, SecretRefused};
 
-/// The exit code of a host whose command line, configuration or PIN file is wrong: as it is, no new start helps.
+/// The exit code of a host whose command line or configuration is wrong, or whose PIN file is there and none: as it is,
+/// no new start helps.
 pub const MISCONFIGURED: u8 = 2;
 
 /// Why a host cannot run; each is for an operator to mend.
@@ -99,7 +100,12 @@ impl HostError {
     /// The exit code: [`MISCONFIGURED`] where only an operator helps, so that nobody starts the host in vain.
     const fn code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::UnknownToken { .. } | Self::PinFile { .. } => MISCONFIGURED,
+            Self::Config(_) | Self::UnknownToken { .. } => MISCONFIGURED,
+            Self::PinFile { source, .. } => match source {
+                SecretRefused::Open { .. } | SecretRefused::TooLong { .. } => MISCONFIGURED,
+                // It may be put there or handed over later, as from a mount that comes after the start.
+                SecretRefused::Unreadable(_) => 1,
+            },
             // The other host may end, and the system may have what it lacks now.
             Self::Taken { .. } | Self::Socket { .. } | Self::System { .. } => 1,
         }
@@ -196,11 +202,19 @@ mod tests {
                 path: path(),
                 source: SecretRefused::Open { mode: 0o644 },
             },
+            HostError::PinFile {
+                path: path(),
+                source: SecretRefused::TooLong { bytes_max: 64 },
+            },
         ] {
             assert_eq!(error.code(), MISCONFIGURED, "{error}");
         }
         for error in [
             HostError::Taken { path: path() },
+            HostError::PinFile {
+                path: path(),
+                source: SecretRefused::Unreadable(system()),
+            },
             HostError::Socket {
                 path: path(),
                 source: system(),
