@@ -6,7 +6,8 @@
 //! old checkpoint stays and stays true; publication is tried again, and its lag shows in the status.
 
 use std::fs::{DirBuilder, Permissions};
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -33,6 +34,9 @@ const MODE_PRIVATE: u32 = 0o750;
 
 /// What the mode of no directory of details has: writing by the group, anything by others.
 const MODE_WIDER: u32 = 0o027;
+
+/// The bits of a mode without the kind of file.
+const MODE_ALL: u32 = 0o7777;
 
 /// The publisher's task.
 pub(super) struct Publisher {
@@ -331,15 +335,65 @@ impl Files {
 /// Makes the details' directory, or takes rights away from one that is there, so that only this user and its group
 /// can look inside and only this user can put something there.
 fn private_directory(path: &Path) -> Result<(), LogError> {
+    private_directory_by(path, |path, mode| {
+        std::fs::set_permissions(path, Permissions::from_mode(mode))
+    })
+}
+
+/// As [`private_directory`], with what sets a directory's mode.
+fn private_directory_by(
+    path: &Path,
+    set_mode: impl FnOnce(&Path, u32) -> io::Result<()>,
+) -> Result<(), LogError> {
+    let failed = |error: io::Error| LogError::Publish(format!("{}: {error}", path.display()));
     let mut builder = DirBuilder::new();
     let made = builder.recursive(true).mode(MODE_PRIVATE).create(path);
-    let tightened = made.and_then(|()| {
-        let mode = std::fs::metadata(path)?.permissions().mode();
-        if mode & MODE_WIDER == 0 {
-            return Ok(());
+    let found = made
+        .and_then(|()| std::fs::metadata(path))
+        .map_err(failed)?;
+    let mode = found.permissions().mode() & MODE_ALL;
+    if mode & MODE_WIDER == 0 {
+        return Ok(());
+    }
+    let tightened = mode & !MODE_WIDER;
+    set_mode(path, tightened).map_err(|error| {
+        let (path, owner) = (path.display(), found.uid());
+        let us = rustix::process::geteuid().as_raw();
+        LogError::Publish(format!(
+            "{path}: mode {mode:04o} lets its group write or others in, and this user ({us}) may not change that of \
+             user {owner}'s directory ({error}): chown {us} it, or chmod {tightened:04o} it"
+        ))
+    })?;
+    tracing::warn!(path = %path.display(), "the directory of details was open to others and is closed to them");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_user_s_directory_that_is_open_is_named_with_what_to_do() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("details");
+        let not_ours = |_: &Path, _| Err(io::Error::from(io::ErrorKind::PermissionDenied));
+        private_directory_by(&path, not_ours).unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o2750)).unwrap();
+        private_directory_by(&path, not_ours).unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o2775)).unwrap();
+        let told = private_directory_by(&path, not_ours)
+            .unwrap_err()
+            .to_string();
+        let us = rustix::process::geteuid().as_raw();
+        let (mode, what) = (
+            "mode 2775".to_owned(),
+            format!("chown {us} it, or chmod 2750 it"),
+        );
+        for part in [path.display().to_string(), mode, what] {
+            assert!(told.contains(&part), "{part}: {told}");
         }
-        tracing::warn!(path = %path.display(), "the directory of details was open to others and is closed to them");
-        std::fs::set_permissions(path, Permissions::from_mode(mode & !MODE_WIDER))
-    });
-    tightened.map_err(|error| LogError::Publish(format!("{}: {error}", path.display())))
+        private_directory(&path).unwrap();
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & MODE_ALL, 0o2750);
+    }
 }
