@@ -72,6 +72,12 @@ pub fn answered_type(accept: &[u8]) -> Result<&'static str, Problem> {
     accept::Form::wanted(&headers.into_iter().collect()).map(|(name, _)| name)
 }
 
+/// The longest until an idle connection's certificate is looked at again: the clock may be set meanwhile.
+const EXPIRY_LOOK: Duration = Duration::from_secs(60);
+
+/// How long after the end of a certificate it is looked at: its last second is still valid.
+const EXPIRY_STEP: Duration = Duration::from_secs(1);
+
 /// The line API; clones share it.
 #[derive(Clone)]
 pub struct Api {
@@ -90,6 +96,8 @@ struct Inner {
     in_flight: Shares<Slug>,
     bodies: Shares<Slug>,
     batches: Shares<Slug>,
+    /// The time for one more answer on the connections of a line that may not ask any more.
+    farewell: Duration,
 }
 
 /// What TLS proved of the peer; a request carries it.
@@ -127,6 +135,7 @@ impl Api {
                 ),
                 bodies: Shares::new(limits::BATCH_BODIES_MAX, limits::BATCH_BODIES_PER_LINE_MAX),
                 batches: Shares::new(limits::BATCHES_MAX, limits::BATCHES_PER_LINE_MAX),
+                farewell: limits::STRANGER_DEADLINE,
             }),
         }
     }
@@ -137,19 +146,37 @@ impl Api {
         registry.authenticate_digest(peer.certificate.as_ref(), self.inner.clock.now())
     }
 
-    /// Waits until the peer is no line that may ask, and has been none for so long.
+    /// Waits until the peer is no line that may ask, by a change or because its certificate expires, and has been none
+    /// for so long.
     async fn refused_for(&self, peer: Peer, grace: Duration) {
         let mut changes = self.inner.log.registry().changes();
+        let mut refused_since = None;
         loop {
-            let refused = self.line(peer).is_err();
-            // The senders live as long as the registry, which this API holds.
-            let changed = changes.changed();
-            if !refused {
-                let _changed = changed.await;
-            } else if timeout(grace, changed).await.is_err() {
-                return;
-            }
+            let wait = if let Ok(line) = self.line(peer) {
+                refused_since = None;
+                self.valid_for(&line)
+            } else {
+                // Changes of others do not lengthen it.
+                let since = *refused_since.get_or_insert_with(Instant::now);
+                let left = grace.saturating_sub(since.elapsed());
+                if left.is_zero() {
+                    return;
+                }
+                left
+            };
+            // Whichever comes first: the senders live as long as the registry, which this API holds.
+            let _either = timeout(wait, changes.changed()).await;
         }
+    }
+
+    /// How long the certificate that a line showed will be valid at least, or until it is to be looked at again.
+    fn valid_for(&self, line: &Line) -> Duration {
+        let record = self.inner.log.registry().line(line.name());
+        let certificates = record.into_iter().flat_map(|record| record.certificates);
+        let shown = certificates.filter(|it| it.serial == line.serial());
+        let end = shown.map(|it| it.not_after.0).max().unwrap_or_default();
+        let left = end.saturating_sub(self.inner.clock.now().0);
+        EXPIRY_LOOK.min(Duration::from_millis(left) + EXPIRY_STEP)
     }
 
     /// Connections that are open, whoever's.
@@ -354,7 +381,7 @@ impl Serving {
         let leave = async {
             tokio::select! {
                 () = stopping.wait() => {}
-                () = api.refused_for(peer, limits::STRANGER_DEADLINE) => {}
+                () = api.refused_for(peer, api.inner.farewell) => {}
             }
         };
         listener::converse_until(stream, router, peer, listener::IDLE_DEADLINE, leave).await;

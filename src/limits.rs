@@ -76,6 +76,16 @@ pub const BATCH_BODIES_PER_LINE_MAX: usize = 4;
 /// The time for the whole answer to a batch: 4,096 certificates at 7 a second, which a slow token can do.
 pub const BATCH_DEADLINE: Duration = Duration::from_secs(600);
 
+/// After this long what a batch finds no room for at its token answers 503 and is not tried again: so long before the
+/// batch's end that the answers of what is in work get there.
+pub const BATCH_TRIES: Duration = Duration::from_secs(560);
+
+// Else whoever waits last is cut off and never told why.
+const _: () = assert!(
+    BATCH_TRIES.as_secs() + ANSWER_DEADLINE.as_secs() + ADMISSION_WAIT.as_secs()
+        < BATCH_DEADLINE.as_secs()
+);
+
 /// Open connections of lines on the mTLS listener.
 pub const CONNECTIONS_MAX: usize = 4096;
 

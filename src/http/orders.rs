@@ -158,7 +158,7 @@ pub(super) async fn batch(
 
 /// Works a batch off: so many items at a time, answers in order, no further than the reader follows.
 async fn work_off(api: Api, peer: Peer, order: String, batch: Batch, to: mpsc::Sender<Answer>) {
-    let until = Instant::now() + limits::BATCH_DEADLINE;
+    let until = Instant::now() + limits::BATCH_TRIES;
     let mut items = batch.enumerate().peekable();
     let mut in_work: VecDeque<(usize, JoinHandle<Bytes>)> = VecDeque::new();
     loop {

@@ -91,6 +91,11 @@ pub(crate) async fn new_log(directory: &Path, clock: &Clock) -> SigningLog {
 impl Appliance {
     /// Starts one that speaks TLS from this version on.
     async fn start(minimum: MinimumTls) -> Self {
+        Self::start_with(minimum, limits::STRANGER_DEADLINE).await
+    }
+
+    /// As [`Self::start`], with so much time for the idle connections of lines that may not ask any more.
+    async fn start_with(minimum: MinimumTls, farewell: Duration) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let clock = Clock::fixed(UnixMillis::from_seconds(NOW));
         let log = new_log(directory.path(), &clock).await;
@@ -109,7 +114,8 @@ impl Appliance {
             server_config(minimum, ServerCertificate::load(&chain, &secret).unwrap()).unwrap();
         let access = "access".parse().unwrap();
         let issuance = Issuance::new(log.clone(), clock.clone(), BTreeMap::new(), access);
-        let api = Api::new(issuance, log.clone(), clock.clone());
+        let mut api = Api::new(issuance, log.clone(), clock.clone());
+        Arc::get_mut(&mut api.inner).unwrap().farewell = farewell;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopping) = Stopping::new();

@@ -48,6 +48,65 @@ async fn a_line_that_is_enabled_again_in_time_keeps_its_connections() {
     }
 }
 
+#[tokio::test]
+async fn changes_of_others_do_not_lengthen_the_time_of_who_may_not_ask_any_more() {
+    let appliance = Appliance::start(MinimumTls::V1_3).await;
+    let (station, other) = (Station::new(), Station::new());
+    appliance.line("one", &station).await;
+    appliance.line("two", &other).await;
+    let peer = Peer {
+        certificate: Some(DetailHash::of(&station.certificate)),
+    };
+    appliance.change([set("one", LineState::Disabled)]).await;
+    let refused = appliance.api.refused_for(peer, Duration::from_millis(500));
+    let changing = async {
+        loop {
+            appliance.change([set("two", LineState::Enabled)]).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let ended = async {
+        tokio::select! {
+            () = refused => {}
+            () = changing => {}
+        }
+    };
+    timeout(Duration::from_secs(10), ended).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed_when_its_line_may_not_ask_any_more() {
+    let farewell = Duration::from_millis(300);
+    let appliance = Appliance::start_with(MinimumTls::V1_3, farewell).await;
+    let names = ["disabled", "expired"];
+    let mut clients = Vec::new();
+    for name in names {
+        let station = Station::new();
+        appliance.line(name, &station).await;
+        let mut client = appliance.connect(Some(&station)).await;
+        let reply = client.send("GET", "/openapi.json", "").await;
+        assert_eq!(reply.status, 200);
+        clients.push(client);
+    }
+    let closed = || [&clients[0], &clients[1]].map(|client| client.sender.is_closed());
+    tokio::time::sleep(2 * farewell).await;
+    assert_eq!(closed(), [false, false], "{names:?} may ask");
+    appliance
+        .change([set("disabled", LineState::Disabled)])
+        .await;
+    until(|| closed() == [true, false]).await;
+    // A moment before the end, so that no change is needed to look again.
+    let end = UnixMillis::from_seconds(NOW + 1000);
+    appliance.clock.set(end);
+    appliance.change([set("expired", LineState::Enabled)]).await;
+    tokio::time::sleep(2 * farewell).await;
+    assert_eq!(closed(), [true, false], "it is valid to its last moment");
+    appliance
+        .clock
+        .set(end.saturating_add(Duration::from_secs(1)));
+    until(|| closed() == [true, true]).await;
+}
+
 /// Places of so many other connections of an address.
 fn silent(appliance: &Appliance, address: [u8; 4], count: usize) -> Vec<(Guest, MustGo)> {
     let origin = Origin::of(address.into(), appliance.address.ip());
