@@ -174,6 +174,10 @@ pub const REFUSALS_LINE_PER_DAY: u32 = 500;
 /// Refusals of all lines that are logged one by one in a day.
 pub const REFUSALS_PER_DAY: u32 = 10 * REFUSALS_LINE_PER_DAY;
 
+/// Refusals of one line by one rule in a day that have entries outside all these bounds: whatever else a line or the
+/// others are refused for, a rule that was not broken before shows.
+pub const REFUSALS_RESERVED_PER_DAY: u32 = 3;
+
 /// Summaries of refusals in a day that follow each other by a minute; the others do by an hour.
 pub const REFUSALS_SUMMARIES_PER_DAY: u32 = 60;
 

@@ -1,9 +1,10 @@
 //! Refusals in the signing log, bounded: they cannot fill the disk or delay an answer.
 //!
 //! Owns the task that writes them. Promises that each minute's first refusals of a line by a rule are entries
-//! of their own, whatever else is refused, until the line or all lines together have had those of a minute or a day, and
-//! that all others are counted in one entry a minute, later one an hour; strangers are only counted. Never makes a request wait. Failure story: while the log takes no entries, refusals are
-//! only counted, and the next summary tells how many.
+//! of their own until the line or all lines together have had those of a minute or a day, that each line and rule has
+//! a few a day beyond that, and that all others are counted in one entry a minute, later one an hour; strangers are only
+//! counted. Never makes a request wait. Failure story: while the log takes no entries, refusals are only counted and use
+//! up nothing, and the next summary tells how many.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,8 +18,8 @@ use tokio::time::{Instant, interval_at, timeout};
 
 use crate::limits::{
     DEVICE_ID_CHARS_MAX, REFUSALS_LINE_PER_DAY, REFUSALS_LINE_PER_MINUTE,
-    REFUSALS_LOGGED_PER_MINUTE, REFUSALS_PER_DAY, REFUSALS_SUMMARIES_PER_DAY,
-    REFUSALS_SUMMARY_PAIRS_MAX,
+    REFUSALS_LOGGED_PER_MINUTE, REFUSALS_PER_DAY, REFUSALS_RESERVED_PER_DAY,
+    REFUSALS_SUMMARIES_PER_DAY, REFUSALS_SUMMARY_PAIRS_MAX,
 };
 use crate::signing_log::SigningLog;
 
@@ -66,10 +67,19 @@ pub(crate) struct Refusals {
 /// What the writing task is asked.
 #[derive(Debug)]
 enum Note {
-    /// An entry.
-    Refused(Refusal),
+    /// An entry, and what it has used up.
+    Refused(Refusal, Budget),
     /// The summary, and word when it is written.
     Finish(oneshot::Sender<()>),
+}
+
+/// What an entry uses up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Budget {
+    /// The bounds of the minute and the day.
+    Common,
+    /// What each line and rule has for itself.
+    Reserve,
 }
 
 /// What was refused lately.
@@ -90,6 +100,7 @@ struct Minute {
 /// The entries that this day has had.
 #[derive(Debug, Default)]
 struct Day {
+    reserve: BTreeMap<(String, &'static str), u32>,
     by_line: BTreeMap<String, u32>,
     all: u32,
     summaries: u32,
@@ -124,10 +135,12 @@ impl Refusals {
         }
         let (line, rule) = (refusal.line.clone(), refusal.rule);
         let mut account = lock(&self.account);
-        if !account.logs_next(line.as_deref(), rule)
-            || self.to.try_send(Note::Refused(refusal)).is_err()
-        {
+        let Some(budget) = account.logs_next(line.as_deref(), rule) else {
             account.counted.add(line, rule, 1);
+            return;
+        };
+        if self.to.try_send(Note::Refused(refusal, budget)).is_err() {
+            account.only_counts(line, rule, budget);
         }
     }
 
@@ -165,9 +178,9 @@ async fn write(log: SigningLog, mut from: mpsc::Receiver<Note>, account: Arc<Mut
             }
         };
         match note {
-            Some(Note::Refused(refusal)) => {
+            Some(Note::Refused(refusal, budget)) => {
                 if !record(&log, "refused", json!(refusal)).await {
-                    lock(&account).counted.add(refusal.line, refusal.rule, 1);
+                    lock(&account).only_counts(refusal.line, refusal.rule, budget);
                 }
             }
             Some(Note::Finish(done)) => {
@@ -210,13 +223,48 @@ async fn record(log: &SigningLog, event: &str, data: Value) -> bool {
 }
 
 impl Account {
-    /// Whether one more has an entry of its own, which is then taken; a stranger's never has.
-    fn logs_next(&mut self, line: Option<&str>, rule: &'static str) -> bool {
-        let Some(line) = line else {
-            return false;
-        };
+    /// What one more uses up for an entry of its own; `None` where it has none, and a stranger's never has.
+    fn logs_next(&mut self, line: Option<&str>, rule: &'static str) -> Option<Budget> {
+        let line = line?;
+        let common = self.common(line, rule);
+        if common.iter().all(|(had, most)| **had < *most) {
+            for (had, _) in common {
+                *had += 1;
+            }
+            return Some(Budget::Common);
+        }
+        let reserved = self.day.reserve.entry((line.to_owned(), rule));
+        let had = reserved.or_default();
+        (*had < REFUSALS_RESERVED_PER_DAY).then(|| {
+            *had += 1;
+            Budget::Reserve
+        })
+    }
+
+    /// Counts one that was to have an entry and got none, and gives back what it had used up.
+    fn only_counts(&mut self, line: Option<String>, rule: &'static str, budget: Budget) {
+        if let Some(line) = line.as_deref() {
+            // In the next minute or day there may be less to give back.
+            let give_back = |had: &mut u32| *had = had.saturating_sub(1);
+            match budget {
+                Budget::Common => {
+                    let common = self.common(line, rule);
+                    common.into_iter().for_each(|(had, _)| give_back(had));
+                }
+                Budget::Reserve => {
+                    let reserved = self.day.reserve.get_mut(&(line.to_owned(), rule));
+                    reserved.into_iter().for_each(give_back);
+                }
+            }
+        }
+        self.counted.add(line, rule, 1);
+    }
+
+    /// How many entries the bounds of a minute and a day have had that one of this line and rule counts for, and the
+    /// most of each.
+    fn common(&mut self, line: &str, rule: &'static str) -> [(&mut u32, u32); 4] {
         let Self { minute, day, .. } = self;
-        let counts = [
+        [
             (
                 minute.by_rule.entry((line.to_owned(), rule)).or_default(),
                 REFUSALS_LOGGED_PER_MINUTE,
@@ -230,14 +278,7 @@ impl Account {
                 REFUSALS_LINE_PER_DAY,
             ),
             (&mut day.all, REFUSALS_PER_DAY),
-        ];
-        let fits = counts.iter().all(|(had, most)| **had < *most);
-        if fits {
-            for (had, _) in counts {
-                *had += 1;
-            }
-        }
-        fits
+        ]
     }
 
     /// Begins the next minute; whether what was counted is to become an entry now.
@@ -321,7 +362,7 @@ mod tests {
         let notes = std::iter::from_fn(|| from.try_recv().ok());
         notes
             .map(|note| match note {
-                Note::Refused(refusal) => (refusal.line, refusal.rule),
+                Note::Refused(refusal, _) => (refusal.line, refusal.rule),
                 Note::Finish(_) => panic!("nobody finishes"),
             })
             .collect()
@@ -334,7 +375,8 @@ mod tests {
             refusals.note(refusal(None, "no-certificate"));
             refusals.note(refusal(Some("a"), "csr-refused"));
         }
-        let flood = usize::try_from(REFUSALS_LOGGED_PER_MINUTE).unwrap();
+        let flood = REFUSALS_LOGGED_PER_MINUTE + REFUSALS_RESERVED_PER_DAY;
+        let flood = usize::try_from(flood).unwrap();
         assert_eq!(logged(&mut from).len(), flood, "none is a stranger's");
         refusals.note(refusal(Some("a"), "key-used"));
         refusals.note(refusal(Some("b"), "csr-refused"));
@@ -380,8 +422,8 @@ mod tests {
             for line in lines {
                 for rule in ["a", "b", "c", "d"].repeat(6) {
                     match account.logs_next(Some(line), rule) {
-                        true => entries += 1,
-                        false => account.counted.add(Some((*line).to_owned()), rule, 1),
+                        Some(_) => entries += 1,
+                        None => account.counted.add(Some((*line).to_owned()), rule, 1),
                     }
                 }
             }
@@ -398,25 +440,69 @@ mod tests {
         let mut account = Account::default();
         let rules = ["a", "b", "c", "d"];
         let logged = rules.map(|rule| {
-            let logged = std::iter::from_fn(|| account.logs_next(Some("x"), rule).then_some(()));
-            logged.count()
+            let logged = std::iter::from_fn(|| account.logs_next(Some("x"), rule));
+            logged.fold((0, 0), |(common, reserve), budget| match budget {
+                Budget::Common => (common + 1, reserve),
+                Budget::Reserve => (common, reserve + 1),
+            })
         });
-        assert_eq!(logged, [5, 5, 0, 0], "over all rules");
-        assert!(
+        let expected = [(5, 3), (5, 3), (0, 3), (0, 3)];
+        assert_eq!(logged, expected, "over all rules, and some of each");
+        assert_eq!(
             account.logs_next(Some("y"), "a"),
+            Some(Budget::Common),
             "another line has its own"
         );
         let mut account = Account::default();
         for day in 0..3 {
             let (entries, summaries) = entries_of_a_day(&mut account, &["x"]);
-            assert_eq!(entries, REFUSALS_LINE_PER_DAY, "day {day}");
+            let reserve = 4 * REFUSALS_RESERVED_PER_DAY;
+            assert_eq!(entries, REFUSALS_LINE_PER_DAY + reserve, "day {day}");
             assert!(summaries <= REFUSALS_SUMMARIES_PER_DAY + 24, "{summaries}");
             assert!(summaries > REFUSALS_SUMMARIES_PER_DAY, "it goes on hourly");
         }
         let names: Vec<_> = (0..26).map(|n| format!("line-{n}")).collect();
         let names: Vec<_> = names.iter().map(String::as_str).collect();
         let (entries, _) = entries_of_a_day(&mut account, &names);
-        assert_eq!(entries, REFUSALS_PER_DAY);
+        assert_eq!(
+            entries,
+            REFUSALS_PER_DAY + 26 * 4 * REFUSALS_RESERVED_PER_DAY
+        );
+    }
+
+    #[test]
+    fn a_rule_that_was_not_broken_before_shows_when_all_is_used_up() {
+        let mut account = Account::default();
+        account.day.all = REFUSALS_PER_DAY;
+        let next = |account: &mut Account| account.logs_next(Some("x"), "key-used");
+        for _ in 0..REFUSALS_RESERVED_PER_DAY {
+            assert_eq!(next(&mut account), Some(Budget::Reserve));
+        }
+        assert_eq!(next(&mut account), None);
+        assert_eq!(account.logs_next(None, "key-used"), None, "no stranger's");
+        account.only_counts(Some("x".to_owned()), "key-used", Budget::Reserve);
+        assert_eq!(
+            next(&mut account),
+            Some(Budget::Reserve),
+            "it was given back"
+        );
+    }
+
+    #[test]
+    fn what_does_not_get_into_the_log_uses_up_nothing() {
+        let (refusals, mut from) = refusals(1);
+        for _ in 0..=2 * REFUSALS_LINE_PER_DAY {
+            refusals.note(refusal(Some("a"), "csr-refused"));
+        }
+        assert_eq!(logged(&mut from).len(), 1, "the queue has room for one");
+        let mut account = lock(&refusals.account);
+        assert_eq!((account.day.all, account.minute.by_line["a"]), (1, 1));
+        let counted = account.counted.0.values().sum::<u64>();
+        assert_eq!(counted, u64::from(2 * REFUSALS_LINE_PER_DAY));
+        assert_eq!(
+            account.logs_next(Some("a"), "csr-refused"),
+            Some(Budget::Common)
+        );
     }
 
     #[test]
@@ -426,7 +512,7 @@ mod tests {
             order: Some("é".repeat(1000)),
             ..refusal(Some("a"), "no-such-order")
         });
-        let Note::Refused(noted) = from.try_recv().unwrap() else {
+        let Note::Refused(noted, _) = from.try_recv().unwrap() else {
             panic!("nobody finishes");
         };
         let expected = json!({"rule": "no-such-order", "line": "a", "order": "é".repeat(64)});
