@@ -1,8 +1,9 @@
 //! Batches: many certificate requests in one body.
 //!
 //! Owns the two forms of a batch, NDJSON and concatenated PEM. Promises that each line or block is one item
-//! with its own result, in order, that nothing is copied to find them, and that finding them takes time in proportion
-//! to the body and memory in proportion to [`BATCH_CSRS_MAX`], whatever the body holds. Never decodes a certificate
+//! with its own result, in order, that nothing is copied to find them, that finding them takes time in proportion
+//! to the body and memory in proportion to [`BATCH_CSRS_MAX`], whatever the body holds, and that an item that was taken out
+//! holds its own bytes alone, at most [`CSR_BYTES_MAX`] of a request. Never decodes a certificate
 //! request: `csr` does. Failure story: a body that is neither form is refused whole; a line that is not
 //! understood is refused alone.
 
@@ -10,7 +11,8 @@ use hyper::body::Bytes;
 use serde::Deserialize;
 
 use super::problem::{Problem, kind};
-use crate::limits::BATCH_CSRS_MAX;
+use crate::csr::CsrRefused;
+use crate::limits::{BATCH_CSRS_MAX, CSR_BYTES_MAX};
 use crate::ra::{Refused, is_device_id};
 
 /// A line's own name for its request, in characters: it is given back, never kept.
@@ -95,7 +97,7 @@ impl Iterator for Batch {
             Form::Pem => Item {
                 id: None,
                 device_id: None,
-                csr: Ok(bytes),
+                csr: fits(&bytes).map(|()| Bytes::copy_from_slice(&bytes)),
             },
         })
     }
@@ -147,7 +149,7 @@ fn line(bytes: &[u8]) -> Item {
         Ok(line) => Item {
             id: line.id,
             device_id: line.device_id,
-            csr: Ok(Bytes::from(line.csr)),
+            csr: fits(line.csr.as_bytes()).map(|()| Bytes::from(line.csr)),
         },
         Err(error) => {
             let at = error.column();
@@ -156,6 +158,14 @@ fn line(bytes: &[u8]) -> Item {
             ))
         }
     }
+}
+
+/// Refuses a request that is too long to be kept: a slice would keep the whole body as long as one item is in work.
+fn fits(request: &[u8]) -> Result<(), Problem> {
+    if request.len() > CSR_BYTES_MAX {
+        return Err(Problem::from(&CsrRefused::TooLong(CSR_BYTES_MAX)));
+    }
+    Ok(())
 }
 
 /// The PEM blocks; what stands between them is explanatory text (RFC 7468, 2).
@@ -279,6 +289,29 @@ mod tests {
         let mut expected = vec![one.to_owned(); 3];
         expected[1].push('\r');
         assert_eq!(requests(&body), expected);
+    }
+
+    #[test]
+    fn an_item_holds_its_own_bytes_and_not_too_many() {
+        let one = "-----BEGIN X-----\nAA\n-----END X-----\n";
+        let body = Bytes::from(one.repeat(2));
+        let inside = body.as_ptr_range();
+        for item in Batch::split(&body).unwrap() {
+            assert!(!inside.contains(&item.csr.unwrap().as_ptr()));
+        }
+        let long = "A".repeat(CSR_BYTES_MAX + 1);
+        let rows = [
+            format!("{one}-----BEGIN X-----\n{long}\n-----END X-----"),
+            format!("{{\"csr\":\"A\"}}\n{{\"csr\":\"{long}\"}}"),
+        ];
+        for body in rows {
+            let found = items(&body).unwrap();
+            assert!(found[0].csr.is_ok());
+            assert_eq!(
+                found[1].csr.as_ref().unwrap_err().rule(),
+                "request-too-long"
+            );
+        }
     }
 
     #[test]

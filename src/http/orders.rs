@@ -1,11 +1,13 @@
 //! Certificates under an order, one or many at a time.
 //!
 //! Owns the two issuing endpoints. Promises that the form of the answer is settled before anything is
-//! issued, that a batch has bounded work, memory and time, and that its answers come in its order. Failure story:
-//! each request is answered by itself; a client that goes away leaves at most one batch's window in work.
+//! issued, that a batch has bounded work, memory and time, that its place is taken until the last of its items has ended, and
+//! that its answers come in its order. Failure story: each request is answered by itself; a client that goes away leaves at
+//! most one batch's window in work, and none of it waits for a turn any more.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -142,11 +144,10 @@ pub(super) async fn batch(
     };
     let (to, answers) = mpsc::channel(ANSWERS_WAITING_MAX);
     tokio::spawn(async move {
-        let worked_off = work_off(api, peer, order, batch, to);
+        let worked_off = work_off(api, peer, order, batch, to, place);
         if timeout(limits::BATCH_DEADLINE, worked_off).await.is_err() {
             tracing::warn!("a batch took too long: what is not in work is left");
         }
-        drop(place);
     });
     let mut response = Response::new(Body::new(Answers(answers)));
     let headers = response.headers_mut();
@@ -157,13 +158,26 @@ pub(super) async fn batch(
 }
 
 /// Works a batch off: so many items at a time, answers in order, no further than the reader follows.
-async fn work_off(api: Api, peer: Peer, order: String, batch: Batch, to: mpsc::Sender<Answer>) {
-    let until = Instant::now() + limits::BATCH_TRIES;
+///
+/// `place` is the batch's: whatever ends this, it is taken until the items in work have ended.
+pub(super) async fn work_off(
+    api: Api,
+    peer: Peer,
+    order: String,
+    batch: Batch,
+    to: mpsc::Sender<Answer>,
+    place: Place<Slug>,
+) {
+    let place = Arc::new(place);
+    let patience = Patience {
+        until: Instant::now() + limits::BATCH_TRIES,
+        reader: to.downgrade(),
+    };
     let mut items = batch.enumerate().peekable();
     let mut in_work: VecDeque<(usize, JoinHandle<Bytes>)> = VecDeque::new();
     loop {
         while items.peek().is_some() && in_work.len() < limits::BATCH_IN_FLIGHT_MAX {
-            let begin = match begin(&api, peer) {
+            let begin = match begin_now(&api, peer) {
                 Begin::Now(begin) => begin,
                 Begin::Later => break,
             };
@@ -171,12 +185,20 @@ async fn work_off(api: Api, peer: Peer, order: String, batch: Batch, to: mpsc::S
                 break;
             };
             let (api, order) = (api.clone(), order.clone());
-            let work = async move { one(&api, peer, begin, &order, (index, item), until).await };
+            let (patience, place) = (patience.clone(), Arc::clone(&place));
+            let work = async move {
+                let answer = one(&api, peer, begin, &order, (index, item), &patience).await;
+                drop(place);
+                answer
+            };
             in_work.push_back((index, tokio::spawn(work)));
         }
         let Some((index, oldest)) = in_work.pop_front() else {
             if items.peek().is_none() {
                 break;
+            }
+            if to.is_closed() {
+                return;
             }
             // All the line's places are taken by others: this batch goes on when one comes back.
             sleep(PLACE_PAUSE).await;
@@ -214,7 +236,7 @@ enum Begin {
 }
 
 /// Judges the line anew, since a batch may take minutes, and finds a place for one item.
-fn begin(api: &Api, peer: Peer) -> Begin {
+fn begin_now(api: &Api, peer: Peer) -> Begin {
     let line = match api.line(peer) {
         Ok(line) => line,
         Err(refused) => return Begin::Now(Err(Problem::from(&refused))),
@@ -225,19 +247,44 @@ fn begin(api: &Api, peer: Peer) -> Begin {
     }
 }
 
-/// As [`begin`], once there is a place.
-async fn begin_again(api: &Api, peer: Peer) -> Result<(Line, Place<Slug>), Problem> {
+/// As [`begin_now`], once there is a place.
+async fn begin_again(
+    patience: &Patience,
+    begin: impl Fn() -> Begin,
+) -> Result<(Line, Place<Slug>), Problem> {
     loop {
-        match begin(api, peer) {
+        match begin() {
             Begin::Now(begun) => return begun,
+            Begin::Later if patience.ended() => return Err(Problem::busy()),
             Begin::Later => sleep(PLACE_PAUSE).await,
         }
     }
 }
 
+/// How long the items of a batch wait for their turn: for a while, and only while somebody wants their answers.
+#[derive(Clone)]
+struct Patience {
+    until: Instant,
+    /// Weak, so that an item in work does not hide that the batch was left.
+    reader: mpsc::WeakSender<Answer>,
+}
+
+impl Patience {
+    /// Nothing waits any more.
+    fn ended(&self) -> bool {
+        let reader = self.reader.upgrade();
+        Instant::now() >= self.until || reader.is_none_or(|to| to.is_closed())
+    }
+
+    /// Whether an item asks again: a batch is there to be worked off at the token's pace.
+    fn asks_again(&self, error: &IssueError) -> bool {
+        matches!(error, IssueError::Crowded { .. }) && !self.ended()
+    }
+}
+
 /// A piece of a batch's answer on its way to the connection.
 #[derive(Debug)]
-enum Answer {
+pub(super) enum Answer {
     /// One item's line.
     Line(Bytes),
     /// There are no more items.
@@ -256,7 +303,7 @@ async fn one(
     begin: Result<(Line, Place<Slug>), Problem>,
     order: &str,
     (index, item): (usize, Item),
-    until: Instant,
+    patience: &Patience,
 ) -> Bytes {
     let Item { id, device_id, csr } = item;
     let mut line = None;
@@ -268,11 +315,10 @@ async fn one(
             let proved = line.insert(proved);
             let work = issuance.device(proved, order, &csr, device_id.as_deref(), place);
             match in_time(work).await? {
-                // A batch is there to be worked off at the token's pace.
-                Err(IssueError::Crowded { .. }) if Instant::now() < until => {}
+                Err(error) if patience.asks_again(&error) => {}
                 answered => break answered.map_err(|error| Problem::from(&error))?,
             }
-            begun = begin_again(api, peer).await?;
+            begun = begin_again(patience, || begin_now(api, peer)).await?;
         };
         api.inner.metrics.issued(order, answer.origin);
         Told::of(&answer)
@@ -366,6 +412,36 @@ mod tests {
             }
             drop(to);
             assert_eq!(Answers(answers).collect().await.is_ok(), whole);
+        }
+    }
+
+    #[tokio::test]
+    async fn items_wait_for_their_turn_only_while_there_is_time_and_a_reader() {
+        let crowded = IssueError::Crowded {
+            retry_after: Duration::from_secs(1),
+        };
+        let hour = Duration::from_secs(3600);
+        for (left, read, expected) in [
+            (hour, true, true),
+            (Duration::ZERO, true, false),
+            (hour, false, false),
+        ] {
+            let (to, answers) = mpsc::channel(1);
+            let patience = Patience {
+                until: Instant::now() + left,
+                reader: to.downgrade(),
+            };
+            let answers = read.then_some(answers);
+            assert_eq!(patience.asks_again(&crowded), expected);
+            assert!(!patience.asks_again(&IssueError::NoToken));
+            let place = begin_again(&patience, || Begin::Later);
+            let ended = timeout(10 * PLACE_PAUSE, place).await;
+            assert_eq!(ended.is_err(), expected, "it waits for a place");
+            if let Ok(ended) = ended {
+                assert_eq!(ended.map(drop).unwrap_err().rule(), "busy");
+            }
+            drop((to, answers));
+            assert!(patience.ended(), "the batch was left");
         }
     }
 

@@ -1,5 +1,6 @@
 //! The API as a client of its listener sees it, over real TLS and a real log, up to where a token signs.
 
+mod batches;
 mod description;
 mod door;
 mod refusals;
