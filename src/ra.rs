@@ -214,6 +214,8 @@ pub(crate) enum GrantKind {
     LineRenewal {
         /// The line.
         line: Slug,
+        /// The serial of the certificate that asks: it must be able to still when the intent is taken.
+        certificate: SerialNumber,
     },
 }
 
@@ -448,6 +450,15 @@ impl Registry {
         self.read().proves_still(line, certificate, now)
     }
 
+    /// Whether a line may renew by a certificate still: the line is enabled and the certificate not revoked. It may have
+    /// expired since the line asked, for the line has no other then.
+    ///
+    /// # Errors
+    /// [`Refused::LineDisabled`] and [`Refused::UnknownCertificate`].
+    pub fn renews_still(&self, line: &Slug, certificate: SerialNumber) -> Result<(), Refused> {
+        self.read().renews_still(line, certificate)
+    }
+
     /// Whether a line may ask; `None` where it is not known.
     #[must_use]
     pub fn line_state(&self, line: &Slug) -> Option<LineState> {
@@ -518,6 +529,7 @@ impl Line {
     fn renewal(&self) -> Grant {
         Grant(GrantKind::LineRenewal {
             line: self.name.clone(),
+            certificate: self.serial,
         })
     }
 }

@@ -40,7 +40,7 @@ impl<'a> Granted<'a> {
                     ..Self::default()
                 },
             ),
-            GrantKind::LineRenewal { line }
+            GrantKind::LineRenewal { line, .. }
             | GrantKind::Act {
                 purpose: Purpose::Line(line),
                 ..

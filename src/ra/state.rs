@@ -230,7 +230,7 @@ impl State {
         now: UnixMillis,
     ) -> Result<(), Refused> {
         // Not whether it is valid still: signing takes its time, and the line has only the renewed one then.
-        self.enabled_certificate(line, renewed)?;
+        self.renews_still(line, renewed)?;
         self.room_for_certificate(line, now)
     }
 
@@ -242,6 +242,15 @@ impl State {
         now: UnixMillis,
     ) -> Result<(), Refused> {
         self.enabled_certificate(line, certificate)?.valid(now)
+    }
+
+    /// Whether a line may renew by a certificate still.
+    pub(super) fn renews_still(
+        &self,
+        line: &Slug,
+        certificate: SerialNumber,
+    ) -> Result<(), Refused> {
+        self.enabled_certificate(line, certificate).map(drop)
     }
 
     /// A certificate of a line that may ask.

@@ -83,6 +83,8 @@ pub(super) struct CertificateRow {
     pub line: Option<Slug>,
     /// The order's unit that it takes.
     pub unit: Option<UnitRow>,
+    /// The serial of the line's certificate that it renews.
+    pub renews: Option<SerialNumber>,
     pub spki: DetailHash,
     pub requested: DetailHash,
     pub not_before: UnixMillis,
@@ -201,6 +203,7 @@ struct Entitled<'a> {
     operator: Option<&'a str>,
     line: Option<&'a Slug>,
     unit: Option<Unit<'a>>,
+    renews: Option<SerialNumber>,
 }
 
 /// The unit that a grant entitles to.
@@ -233,15 +236,17 @@ fn entitled<'a>(
                     asked_by: (line, *certificate),
                     device_id,
                 }),
+                renews: None,
             },
         ),
-        GrantKind::LineRenewal { line } => (
+        GrantKind::LineRenewal { line, certificate } => (
             Class::Certificate,
             Entitled {
                 why: "line",
                 operator: None,
                 line: Some(line),
                 unit: None,
+                renews: Some(*certificate),
             },
         ),
         GrantKind::Act { operator, purpose } => {
@@ -259,7 +264,7 @@ fn entitled<'a>(
                 }
             };
             let operator = Some(operator.as_str());
-            let unit = None;
+            let (unit, renews) = (None, None);
             (
                 wanted,
                 Entitled {
@@ -267,6 +272,7 @@ fn entitled<'a>(
                     operator,
                     line,
                     unit,
+                    renews,
                 },
             )
         }
@@ -424,6 +430,7 @@ impl IntentDraft {
                 profile: tbs.profile,
                 line: entitled.line.cloned(),
                 unit,
+                renews: entitled.renews,
                 spki: tbs.spki,
                 requested: tbs.requested,
                 not_before: tbs.not_before,

@@ -289,6 +289,11 @@ impl<'a> Planner<'a> {
         }
         if let Some(row) = &draft.certificate {
             self.admit(row)?;
+            if let (Some(line), Some(renewed)) = (&row.line, row.renews) {
+                // The request may be older than the operator's act.
+                let may = self.view.registry.renews_still(line, renewed);
+                may.map_err(IntentRefused::Order)?;
+            }
             if let Some(unit) = &row.unit {
                 self.take_unit(unit, &draft.issuer)?;
             }

@@ -318,6 +318,7 @@ fn a_grant_meets_only_profiles_for_its_purpose() {
     let ca = Ca::new(Validity::Forever);
     let renewal = Grant(GrantKind::LineRenewal {
         line: "l-1".parse().unwrap(),
+        certificate: serial(),
     });
     let other_acts = [
         Purpose::Ca(issuer_name("x")),

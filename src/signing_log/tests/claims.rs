@@ -212,6 +212,56 @@ async fn a_unit_is_taken_only_for_an_enabled_line_of_the_order() {
 }
 
 #[tokio::test]
+async fn a_renewal_that_was_under_way_gets_no_intent_once_its_line_may_not_ask() {
+    let site = Site::new();
+    let log = site.log(1).await;
+    let line: Slug = "line-1".parse().unwrap();
+    let serial = line_certificate("line-1").serial;
+    // The grant is from before whatever comes.
+    let grant = Grant(GrantKind::LineRenewal {
+        line: line.clone(),
+        certificate: serial,
+    });
+    let renew = || log.record_intent(&grant, renewed(&site));
+    let state = |state| Change::LineSet {
+        line: line.clone(),
+        state,
+    };
+    renew().await.unwrap();
+    log.record_change("op", state(LineState::Disabled))
+        .await
+        .unwrap();
+    let size = log.status().size;
+    let refused = renew().await;
+    assert!(matches!(
+        refused,
+        Err(IntentRefused::Order(Refused::LineDisabled(_)))
+    ));
+    assert_eq!(log.status().size, size, "nothing is recorded");
+    log.record_change("op", state(LineState::Enabled))
+        .await
+        .unwrap();
+    renew().await.unwrap();
+    let revoked = Change::LineDecertified {
+        line: line.clone(),
+        serial,
+    };
+    log.record_change("op", revoked).await.unwrap();
+    let refused = renew().await;
+    assert!(matches!(
+        refused,
+        Err(IntentRefused::Order(Refused::UnknownCertificate))
+    ));
+}
+
+/// A line's certificate to be signed.
+fn renewed(site: &Site) -> ToBeSigned {
+    let mut tbs = site.tbs("device-1", device("line-1", 9));
+    (tbs.device_id, tbs.profile) = (None, "line".into());
+    ToBeSigned::Certificate(tbs)
+}
+
+#[tokio::test]
 async fn a_unit_is_taken_only_by_a_certificate_that_proves_its_line_still() {
     let site = Site::new();
     let log = site.log(100).await;
