@@ -396,6 +396,12 @@ impl CaKey {
         &self.spki
     }
 
+    /// The configured name of its token.
+    #[must_use]
+    pub fn token(&self) -> &str {
+        self.link.name()
+    }
+
     /// Whether the token could sign now: issuing makes no intent when it could not.
     #[must_use]
     pub fn usable(&self) -> bool {

@@ -31,7 +31,7 @@ use crate::time::Clock;
 mod admission;
 mod renewal;
 
-use admission::Admission;
+use admission::Admissions;
 
 pub(crate) use renewal::RenewalTurn;
 
@@ -52,6 +52,8 @@ struct Inner {
     issuers: RwLock<HashMap<IssuerName, Arc<Known>>>,
     /// Claims in work: a second request for one waits for the first.
     in_work: Mutex<HashMap<Claim, watch::Receiver<()>>>,
+    /// What lines may ask of each token at a time.
+    admissions: Admissions,
     /// Lines whose renewal is in work.
     renewing: Mutex<BTreeSet<Slug>>,
 }
@@ -64,8 +66,6 @@ struct Known {
     chain: Vec<Vec<u8>>,
     /// Itself, once its token has been there.
     issuer: Option<Issuer>,
-    /// What lines may ask of it at a time.
-    admission: Admission,
 }
 
 /// An issuer of the log, as readiness and `hallmark status` show it.
@@ -204,6 +204,7 @@ impl Issuance {
                 access,
                 issuers,
                 in_work,
+                admissions: Admissions::default(),
                 renewing,
             }),
         }
@@ -228,7 +229,6 @@ impl Issuance {
             role,
             chain,
             issuer,
-            admission: Admission::new(),
         };
         issuers.insert(name, Arc::new(known));
     }
@@ -317,7 +317,7 @@ impl Issuance {
         let profile = profile.to_owned();
         let inner = Arc::clone(&self.inner);
         run(async move {
-            let issued = inner.five_steps(&known, &profile, &csr, &grant).await?;
+            let issued = inner.in_turn(&known, &profile, &csr, &grant).await?;
             answer(issued, &known, Origin::New)
         })
         .await
@@ -374,13 +374,29 @@ impl Inner {
         let now = self.clock.now();
         let registry = self.log.registry();
         let grant = registry.grant(&request.line, &terms.order, &request.device_id, now)?;
-        // Before the intent, so that a crowd at a slow token leaves nothing in the log.
-        let admitted = known.admission.admit(request.line.name()).await?;
         let issued = self
-            .five_steps(&known, &terms.profile, &request.csr, &grant)
+            .in_turn(&known, &terms.profile, &request.csr, &grant)
             .await?;
-        admitted.signed();
         answer(issued, &known, Origin::New)
+    }
+
+    /// The five steps, once the line that asks has its turn at the token; operators and the appliance do not wait for one.
+    async fn in_turn(
+        &self,
+        known: &Known,
+        profile: &str,
+        csr: &VerifiedCsr,
+        grant: &Grant,
+    ) -> Result<Issued, IssueError> {
+        // Before the intent, so that a crowd at a slow token leaves nothing in the log.
+        let issuer = known.issuer.as_ref().ok_or(IssueError::NoToken)?;
+        let turn = self.admissions.turn(grant, issuer.signer().token());
+        let admitted = turn.await?;
+        let issued = self.five_steps(known, profile, csr, grant).await?;
+        if let Some(admitted) = admitted {
+            admitted.signed();
+        }
+        Ok(issued)
     }
 
     /// The five steps.

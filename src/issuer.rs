@@ -314,6 +314,12 @@ impl Signer {
         self.key.algorithm()
     }
 
+    /// The configured name of its token: issuers of one token share what it can sign.
+    #[must_use]
+    pub fn token(&self) -> &str {
+        self.key.token()
+    }
+
     /// Whether its token could sign now.
     #[must_use]
     pub fn usable(&self) -> bool {

@@ -544,6 +544,15 @@ impl Grant {
         })
     }
 
+    /// The line that asked, where one did and no operator.
+    #[must_use]
+    pub(crate) const fn line(&self) -> Option<&Slug> {
+        match &self.0 {
+            GrantKind::Unit { line, .. } | GrantKind::LineRenewal { line, .. } => Some(line),
+            GrantKind::Act { .. } => None,
+        }
+    }
+
     /// The device id that the grant names, for an order's unit.
     #[must_use]
     pub fn device_id(&self) -> Option<&str> {

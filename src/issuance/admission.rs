@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout};
 
 use super::IssueError;
 use crate::limits;
+use crate::ra::Grant;
 
 /// The time in work after which the rate is looked at anew: some signatures of a slow token.
 const WINDOW: Duration = Duration::from_millis(500);
@@ -25,6 +26,10 @@ const EACH_AT_FIRST: Duration = Duration::from_millis(250);
 
 /// The most that a signature counts for the rate: beyond it a token stood still, which says nothing on its pace.
 const EACH_MAX: Duration = Duration::from_secs(2);
+
+/// The admission of each token by its configured name: one for all its issuers, however often they are loaded.
+#[derive(Debug, Default)]
+pub(super) struct Admissions(Mutex<HashMap<String, Admission>>);
 
 /// A token's admission; clones share it.
 #[derive(Clone, Debug)]
@@ -63,6 +68,30 @@ struct State {
     busy: Duration,
     /// The signatures since then.
     signed: u32,
+}
+
+impl Admissions {
+    /// Waits until the line that asks may ask the token for one more signature; operators and the appliance do not wait.
+    ///
+    /// # Errors
+    /// [`IssueError::Crowded`]: the line comes back later.
+    pub(super) async fn turn(
+        &self,
+        grant: &Grant,
+        token: &str,
+    ) -> Result<Option<Admitted>, IssueError> {
+        match grant.line() {
+            Some(line) => self.of(token).admit(line).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// A token's.
+    fn of(&self, token: &str) -> Admission {
+        let mut admissions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let admission = admissions.entry(token.to_owned());
+        admission.or_insert_with(Admission::new).clone()
+    }
 }
 
 impl Admission {
@@ -230,7 +259,10 @@ impl State {
 
 #[cfg(test)]
 mod tests {
+    use certstatus::SerialNumber;
+
     use super::*;
+    use crate::ra::{GrantKind, Purpose};
 
     /// A line.
     fn line(name: &str) -> Slug {
@@ -272,6 +304,30 @@ mod tests {
     /// How many more a line may ask for.
     fn admitted(state: &mut State, name: &str) -> usize {
         std::iter::from_fn(|| enter(state, name).then_some(())).count()
+    }
+
+    #[tokio::test]
+    async fn devices_and_renewals_share_what_a_token_can_sign() {
+        let admissions = Admissions::default();
+        let certificate = SerialNumber::from_random([1; 16]);
+        let renewal = Grant(GrantKind::LineRenewal {
+            line: line("a"),
+            certificate,
+        });
+        let unit = Grant(GrantKind::Unit {
+            order: line("o"),
+            line: line("b"),
+            certificate,
+            device_id: "d".into(),
+        });
+        let act = Grant::act("op", Purpose::Line(line("c")));
+        let mut held = Vec::new();
+        for grant in [&renewal, &unit, &act] {
+            held.push(admissions.turn(grant, "token").await.unwrap());
+        }
+        assert!(held[2].is_none(), "an operator does not wait");
+        assert_eq!(admissions.of("token").state().all, 2);
+        assert_eq!(admissions.of("other").state().all, 0);
     }
 
     #[test]
