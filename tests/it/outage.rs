@@ -7,6 +7,7 @@ use std::process::Stdio;
 use hyper::StatusCode;
 use serde_json::Value;
 
+use crate::harness::appliance::{OrderTerms, post};
 use crate::harness::device::Device;
 use crate::harness::{Appliance, Site, invariants, with_appliance};
 
@@ -101,5 +102,54 @@ async fn a_retry_after_a_restart_without_the_token_gets_its_certificate() {
     appliance.wait_until_ready();
     let reply = appliance.ask_until_issued(&line, &other).await;
     assert_eq!(reply.status, StatusCode::CREATED, "{reply:?}");
+    invariants::assert(appliance).await;
+}
+
+#[tokio::test]
+async fn a_crowd_at_a_slow_token_leaves_nothing_in_the_log_and_keeps_no_other_line_waiting() {
+    let (site, control) = Site::faulting();
+    let mut appliance = Appliance::start(site);
+    let path = appliance.site.path().to_owned();
+    let (wild, quiet) = (appliance.line("wild"), appliance.line("quiet"));
+    for (name, line) in [("many", &wild), ("few", &quiet)] {
+        appliance.order(&OrderTerms {
+            name,
+            lines: &[line],
+            quantity: 1000,
+            more: &[],
+        });
+    }
+    let requests = (0..64).map(|number| Device::new(&path, &format!("wild-{number}")).request());
+    let requests: Vec<_> = requests.collect();
+    let other = Device::new(&path, "quiet-1").request();
+    // Far more than two sessions sign within the time that a signature may wait for them.
+    std::fs::write(&control, "delay_ms 800\n").unwrap();
+    let mut crowd = Vec::new();
+    for request in requests {
+        let mut connection = appliance.connect(&wild).await;
+        crowd.push(tokio::spawn(async move {
+            post(&mut connection, "/v1/orders/many/certificates", &request).await
+        }));
+    }
+    let reply = appliance.ask_anew(&quiet, "few", &other).await;
+    assert_eq!(reply.status, StatusCode::CREATED, "{reply:?}");
+    let mut refused = 0;
+    for answer in crowd {
+        let reply = answer.await.unwrap();
+        if reply.status != StatusCode::CREATED {
+            let problem: Value = serde_json::from_slice(&reply.body).unwrap();
+            let kind = problem["type"].as_str().unwrap_or_default();
+            assert!(kind.ends_with("busy"), "{problem}");
+            assert!(reply.headers.contains_key("retry-after"), "{reply:?}");
+            refused += 1;
+        }
+    }
+    assert!((1..64).contains(&refused), "{refused} of 64 were refused");
+    std::fs::write(&control, "").unwrap();
+    // The certificates of the two lines and of the appliance are among them.
+    let certificates = invariants::all_certificates(&appliance);
+    assert!(certificates.len() > 64 - refused, "{certificates:?}");
+    let failed = certificates.iter().find(|it| it["status"] != "issued");
+    assert_eq!(failed, None, "nothing was given up");
     invariants::assert(appliance).await;
 }
