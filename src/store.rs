@@ -237,7 +237,7 @@ pub(crate) async fn checkpoint_wal(writer: &mut SqliteConnection) -> Result<(), 
 pub(crate) struct Moved {
     /// Pages in the write-ahead log.
     pub pages: i64,
-    /// All of them are in the database, and that is fsynced.
+    /// All of them are in the database; if nobody wrote meanwhile, that is fsynced.
     pub all: bool,
 }
 
@@ -262,8 +262,8 @@ pub(crate) async fn open_mover(path: &Path) -> Result<SqliteConnection, StoreErr
 /// which the call that finds nothing new makes for all (`sqlite3WalCheckpoint`, mode PASSIVE).
 ///
 /// # Errors
-/// [`StoreError`]: the pages of this call are copied again; those of earlier calls that were not
-/// [`Moved::all`] may be lost where the fsync failed, unless the write-ahead log is read from its beginning.
+/// [`StoreError`]: the pages of this call are copied again; those of earlier calls that no fsync has covered
+/// may be lost where the fsync failed, unless the write-ahead log is read from its beginning.
 pub(crate) async fn move_wal(connection: &mut SqliteConnection) -> Result<Moved, StoreError> {
     let (busy, pages, moved): (i64, i64, i64) = sqlx::query_as("PRAGMA wal_checkpoint(PASSIVE)")
         .fetch_one(connection)

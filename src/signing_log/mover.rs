@@ -29,19 +29,16 @@ pub(super) struct Moves {
 }
 
 impl Moves {
-    /// Moves pages by this connection; false when it failed and is to be tried again.
-    async fn make(&self, unsynced: &mut bool, connection: &mut SqliteConnection) -> bool {
+    /// Moves pages by this connection; `alone` when nobody writes meanwhile.
+    async fn make(&self, unsynced: &mut bool, connection: &mut SqliteConnection, alone: bool) {
         match store::move_wal(connection).await {
             Ok(Moved { pages, all }) => {
-                *unsynced = !all;
-                self.full
-                    .store(!all && pages >= WAL_PAGES, Ordering::Relaxed);
-                true
+                // Beside a writer all that was asked for may be copied, and no fsync made: there is more by then.
+                *unsynced = !(all && alone);
+                let full = *unsynced && pages >= WAL_PAGES;
+                self.full.store(full, Ordering::Relaxed);
             }
-            Err(error) => {
-                end_if(*unsynced, &error);
-                false
-            }
+            Err(error) => end_if(*unsynced, &error),
         }
     }
 
@@ -51,7 +48,7 @@ impl Moves {
         if self.full.load(Ordering::Relaxed)
             && let Ok(mut unsynced) = self.unsynced.try_lock()
         {
-            self.make(&mut unsynced, writer).await;
+            self.make(&mut unsynced, writer, true).await;
         }
     }
 
@@ -92,7 +89,7 @@ pub(super) async fn run(shared: Arc<Shared>, mut mover: SqliteConnection) {
         if size.saturating_sub(moved) >= limits::MOVE_INTERVAL {
             moved = size;
             let mut unsynced = shared.moves.unsynced.lock().await;
-            shared.moves.make(&mut unsynced, &mut mover).await;
+            shared.moves.make(&mut unsynced, &mut mover, false).await;
         }
     }
     // A close that fails leaves a WAL that the next start moves into the database.

@@ -49,7 +49,7 @@ fn pages_whose_fsync_failed_are_moved_again_by_the_next_start() {
     let mut reader = reader(&appliance);
     let words = ["--connections", "2", "--batch", "128", "--count", "10000"];
     let mut client = appliance.line_client(&line, &words);
-    let client = client.stdout(Stdio::null()).stderr(Stdio::null());
+    let client = client.stdout(Stdio::inherit());
     faults.order_of_disk("lost 0 1000000 hallmark.db");
     let mut client = client.spawn().unwrap();
     appliance.wait("moved in part", |appliance| {
@@ -59,10 +59,14 @@ fn pages_whose_fsync_failed_are_moved_again_by_the_next_start() {
     drop(reader.stdin.take());
     reader.wait().unwrap();
     appliance.wait("dead", |appliance| {
-        assert!(client.try_wait().unwrap().is_none(), "the load has ended");
-        appliance.daemon_ended()
+        // In this order: without the appliance the client gives up some time.
+        let over = client.try_wait().unwrap().is_some();
+        let dead = appliance.daemon_ended();
+        assert!(dead || !over, "the load has ended");
+        dead
     });
-    client.kill().unwrap();
+    // It may have given up.
+    let _killed = client.kill();
     client.wait().unwrap();
     assert!(faults.disk_fired().starts_with("lost\n"));
     let said = appliance.logged();
