@@ -23,7 +23,7 @@ use certstatus::signature::SignatureFault;
 
 use crate::config::{Config, Token};
 use crate::crl::CrlError;
-use crate::durable;
+use certstatus::durable;
 use crate::hsm::HsmError;
 use crate::issuer::{IssuerError, MakeFailed};
 use crate::profile::{BuildRefused, ProfileError};

@@ -12,7 +12,7 @@ use certstatus::UnixMillis;
 use certstatus::crl::{CrlFields, LogAnchor, RevokedEntry, Scope, TbsCrl};
 use certstatus::log::IssuerName;
 
-use crate::durable;
+use certstatus::durable;
 use crate::issuer::{MakeFailed, Signer};
 use crate::profile::IssuerFacts;
 use crate::ra::{APPLIANCE, Grant, Purpose};

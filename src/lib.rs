@@ -28,7 +28,6 @@ pub mod ra;
 pub mod signing_log;
 // 0
 pub mod config;
-pub mod durable;
 pub mod hsm;
 pub mod limits;
 pub mod secret;

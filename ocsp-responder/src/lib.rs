@@ -13,13 +13,16 @@
 pub mod audit;
 mod chain;
 pub mod crl;
+pub mod durable;
 pub mod hex;
 pub mod log;
 pub mod pkcs7;
 pub mod serial;
 pub mod signature;
+pub mod status;
 pub mod time;
 
 pub use chain::chain;
 pub use serial::SerialNumber;
+pub use status::{CertStatus, RevocationReason};
 pub use time::UnixMillis;

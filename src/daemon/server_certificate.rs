@@ -13,7 +13,7 @@ use x509_cert::name::Name;
 
 use crate::config::Config;
 use crate::csr::VerifiedCsr;
-use crate::durable;
+use certstatus::durable;
 use crate::http::tls::{ServerCertificate, TlsError};
 use crate::issuance::{Issuance, IssueError};
 use crate::ra::{APPLIANCE, Grant, Purpose};

@@ -67,7 +67,7 @@ const NOW: u64 = 1_800_000_000;
 pub(crate) async fn new_log(directory: &Path, clock: &Clock) -> SigningLog {
     let (state, key_file) = (directory.join("state"), directory.join("log.key"));
     let pem = LogKey::generate().unwrap();
-    crate::durable::write_secret(&key_file, pem.as_bytes()).unwrap();
+    certstatus::durable::write_secret(&key_file, pem.as_bytes()).unwrap();
     let key = LogKey::from_file(&key_file).unwrap();
     std::fs::create_dir(&state).unwrap();
     let store = Store::create(&state).await.unwrap();

@@ -24,7 +24,7 @@ use super::error::LogError;
 use super::shared::{Head, Shared};
 use super::tree::{self, StoredEntry};
 use super::writer::{AbortOnPanic, Pace};
-use crate::durable;
+use certstatus::durable;
 
 /// Entries that are read and written in one go: 16 bundles.
 const ENTRIES_MAX: u64 = 16 * TILE_WIDTH;

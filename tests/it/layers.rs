@@ -27,7 +27,6 @@ const LAYERS: &[(&str, u8)] = &[
     ("config", 0),
     ("limits", 0),
     ("time", 0),
-    ("durable", 0),
     ("secret", 0),
 ];
 

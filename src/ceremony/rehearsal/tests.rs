@@ -78,7 +78,7 @@ fn directories_that_are_not_empty_are_in_the_way() {
     std::fs::create_dir_all(&scene.config.state_dir).unwrap();
     let key = LogKey::generate().unwrap();
     let file = scene.config.state_dir.join("log.key");
-    crate::durable::write_secret(&file, key.as_bytes()).unwrap();
+    certstatus::durable::write_secret(&file, key.as_bytes()).unwrap();
     let found = scene.obstacles();
     assert_eq!(
         found.len(),
@@ -97,7 +97,7 @@ fn directories_that_are_not_empty_are_in_the_way() {
 fn a_supplied_log_key_that_is_none_is_in_the_way() {
     let scene = Scene::new("", "");
     let file = scene.config.state_dir.join("log.key");
-    crate::durable::write_secret(&file, b"no key").unwrap();
+    certstatus::durable::write_secret(&file, b"no key").unwrap();
     let found = scene.obstacles();
     assert_eq!(found.len(), 1, "{found:?}");
     assert!(
