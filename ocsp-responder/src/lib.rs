@@ -16,6 +16,7 @@ pub mod crl;
 pub mod durable;
 pub mod hex;
 pub mod log;
+pub mod ocsp;
 pub mod pkcs7;
 pub mod serial;
 pub mod signature;
