@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use base64ct::Encoding as _;
 use certstatus::crl::{CrlFields, LogAnchor, RevokedEntry, Scope, TbsCrl};
 use certstatus::log::checkpoint::Checkpoint;
 use certstatus::log::detail::{
@@ -13,8 +14,12 @@ use certstatus::log::detail::{
 };
 use certstatus::log::entry::{Class, Entry, EntryKind, IssuerName, LeafIndex, Outcome, Subject};
 use certstatus::log::tile;
+use certstatus::ocsp::{
+    ErrorStatus, HashAlgorithm, IssuerHashes, ResponderId, SingleResponse, parse_request, request,
+    response_data, successful,
+};
 use certstatus::signature::{SignatureAlgorithm, assemble};
-use certstatus::{SerialNumber, UnixMillis};
+use certstatus::{CertStatus, RevocationReason, SerialNumber, UnixMillis};
 use hallmark::hsm::wire::{self, Answer, Fault, TokenState};
 use hallmark::hsm::{KeyAlgorithm, KeyPolicy};
 use hallmark_fuzz::certificates::CHANGES;
@@ -287,6 +292,101 @@ fn crls() {
         "rsa-crl",
         signed(&late, &revoked, &[2; 256]),
     );
+}
+
+/// OCSP requests in the forms that clients send, their paths, and answers of every kind.
+fn ocsp() {
+    let openssl = OpenSsl::new();
+    openssl.run("genpkey -algorithm ED25519", "key.pem");
+    let line = "req -x509 -new -key key.pem -subj /CN=ca -days 36500 -outform DER";
+    let certificate = openssl.run(line, "ca.der");
+    let issuer = IssuerHashes::of_certificate(&certificate).expect("a certificate");
+    let serial = SerialNumber::from_random([0x5a; 16]);
+    let sha1 = issuer.cert_id(HashAlgorithm::Sha1, serial.as_bytes());
+    let others = [HashAlgorithm::Sha256, HashAlgorithm::Sha512]
+        .map(|hash| issuer.cert_id(hash, &[0, 0x80, 1]));
+    let ids: Vec<&[u8]> = [&sha1]
+        .into_iter()
+        .chain(&others)
+        .map(Vec::as_slice)
+        .collect();
+    let one = request(&ids[..1], None);
+    let three = request(&ids, Some(&[9; 32]));
+    // A nonce without an OCTET STRING of its own: what was one becomes 32 octets like any other.
+    let mut bare = request(&ids[..1], Some(&[9; 30]));
+    let at = bare.len() - 32;
+    bare[at] = 0x05;
+    // A version that is the default, before the list.
+    let contents = &one[4..];
+    let version = [&[0xa0, 3, 2, 1, 0], contents].concat();
+    let header = |octets: &[u8]| {
+        let len = u8::try_from(octets.len()).expect("a short request");
+        [&[0x30, len], octets].concat()
+    };
+    let version = header(&header(&version));
+    for (name, der) in [
+        ("one", &one),
+        ("three-and-nonce", &three),
+        ("bare-nonce", &bare),
+        ("version", &version),
+    ] {
+        assert!(parse_request(der).is_ok(), "{name}");
+        write("ocsp_request", name, der);
+    }
+    let text = base64ct::Base64::encode_string(&three);
+    let escaped = text
+        .replace('+', "%2B")
+        .replace('/', "%2F")
+        .replace('=', "%3D");
+    write("ocsp_get_path", "plain", format!("/{text}%0A"));
+    write(
+        "ocsp_get_path",
+        "escaped-twice",
+        escaped.replace('%', "%25"),
+    );
+    write(
+        "ocsp_get_path",
+        "base64url",
+        text.replace('+', "-").replace('/', "_"),
+    );
+    write(
+        "ocsp_get_path",
+        "blanks",
+        text.replace('+', " ").replace('=', "%3d"),
+    );
+    write("ocsp_get_path", "escaped", escaped);
+    let at = UnixMillis::from_seconds(1_700_000_000);
+    let reason = Some(RevocationReason::KeyCompromise);
+    let statuses = [
+        CertStatus::Good,
+        CertStatus::Revoked { at, reason },
+        CertStatus::Unknown,
+    ];
+    let said = |(cert_id, status)| SingleResponse {
+        cert_id,
+        status,
+        this_update: at,
+        next_update: UnixMillis::from_seconds(1_700_000_600),
+    };
+    let singles: Vec<_> = ids.into_iter().zip(statuses).map(said).collect();
+    let nonce = parse_request(&three).ok().and_then(|read| read.nonce);
+    let by_name = ResponderId::by_name(&certificate).expect("a certificate");
+    let by_key = ResponderId::by_key(&certificate).expect("a certificate");
+    let (ed25519, rsa) = (
+        SignatureAlgorithm::Ed25519,
+        SignatureAlgorithm::RsaPssSha256,
+    );
+    let tbs = response_data(&by_name, at, &singles, nonce);
+    let whole = successful(&tbs, ed25519, &[1; 64], &[&certificate]);
+    write("ocsp_response", "by-name", whole);
+    let tbs = response_data(&by_key, at, &singles[..1], None);
+    write(
+        "ocsp_response",
+        "by-key",
+        successful(&tbs, rsa, &[2; 256], &[]),
+    );
+    write("ocsp_response", "try-later", ErrorStatus::TryLater.der());
+    write("ocsp_response", "certificate", certificate);
 }
 
 /// One entry of each kind.
@@ -674,6 +774,7 @@ fn main() {
     requests();
     algorithms();
     crls();
+    ocsp();
     log();
     texts();
     log_key_files();

@@ -12,6 +12,7 @@
 
 pub mod certificates;
 pub mod log;
+pub mod ocsp;
 pub mod peers;
 pub mod requests;
 pub mod signatures;
@@ -49,6 +50,9 @@ pub const TARGETS: &[Target] = &[
     Target::new("issuer_certificate", certificates::issuer_certificate),
     Target::new("log_key_file", texts::log_key_file),
     Target::new("name", texts::name),
+    Target::new("ocsp_get_path", ocsp::ocsp_get_path),
+    Target::new("ocsp_request", ocsp::ocsp_request),
+    Target::new("ocsp_response", ocsp::ocsp_response),
     Target::new("pkcs11_uri", texts::pkcs11_uri),
     Target::new("profile", certificates::profile),
     Target::new("proof", log::proof),
