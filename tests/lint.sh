@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Has pkilint judge every certificate that the tests left in a directory; an error is a failure.
+# Has pkilint judge every certificate and OCSP response that the tests left in a directory; an error is a failure.
 #
 # CRLs are judged by OpenSSL in the tests: pkilint cannot read an OID with an arc of more than 32 bits, such as that of
 # the log's anchor in them.
@@ -22,12 +22,21 @@ done
 for kind in "${kinds[@]}" device-root device-1 access-root access line server idevid mqtt-device-{p256,p384,rsa-2048,rsa-3072,ed25519}; do
   [ -s "$directory/$kind.cer" ] || { echo "no test left $directory/$kind.cer to lint" >&2; exit 1; }
 done
+# OCSP responses hold good, revoked and unknown; by each kind of key and algorithm, by name and by key, and for each hash.
+kinds=(p256-{0,1,2} p384-{0,1} rsa-{0,1,2,3,4,5} rsa-p256-0 ed25519-0 hash-sha{1,256,384,512}-{nonce,no_nonce})
+for kind in "${kinds[@]}"; do
+  [ -s "$directory/$kind.ocsp" ] || { echo "no test left $directory/$kind.ocsp to lint" >&2; exit 1; }
+done
 
 faults=0
-for file in "$directory"/*.cer; do
+for file in "$directory"/*.{cer,ocsp}; do
+  case "$file" in
+    *.ocsp) linter=lint_ocsp_response ;;
+    *) linter=lint_pkix_cert ;;
+  esac
   # The exit code is the number of findings; one without findings is a failure of the tool, and no less a fault.
   code=0
-  findings=$("$environment/bin/lint_pkix_cert" lint -s ERROR "$file" 2>&1) || code=$?
+  findings=$("$environment/bin/$linter" lint -s ERROR "$file" 2>&1) || code=$?
   if [ "$code" -eq 0 ] && ! grep -qE '\((ERROR|FATAL)\)' <<<"$findings"; then
     printf 'pkilint: %s: no errors\n' "$(basename "$file")"
   else
