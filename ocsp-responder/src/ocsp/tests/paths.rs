@@ -74,6 +74,30 @@ fn a_path_of_a_public_authority_is_a_request() {
 }
 
 #[test]
+fn paths_by_java_are_requests() {
+    // OpenJDK 17, without and with jdk.security.certpath.ocspNonce.
+    for (path, nonce) in [
+        (
+            "MFEwTzBNMEswSTAJBgUrDgMCGgUABBRuZg5xv69xSnUDMwupjxOW7JIB3wQUm3OFFApeqIuoZAvEcA5XgyK57q4C\
+             EEAAAAAAAAAAAAAAAAAAAKE%3D",
+            None,
+        ),
+        (
+            "MHYwdDBNMEswSTAJBgUrDgMCGgUABBRuZg5xv69xSnUDMwupjxOW7JIB3wQUm3OFFApeqIuoZAvEcA5XgyK57q4C\
+             EEAAAAAAAAAAAAAAAAAAAKGiIzAhMB8GCSsGAQUFBzABAgQSBBACo2mzo8t4cxb3klE5lyuG",
+            Some(16),
+        ),
+    ] {
+        let der = decode_get_path(path).unwrap();
+        let read = parse_request(&der).unwrap();
+        let serial = read.cert_ids[0].serial_number().unwrap();
+        assert_eq!(serial.to_string(), "400000000000000000000000000000a1");
+        assert_eq!(read.cert_ids[0].hash, Some(HashAlgorithm::Sha1));
+        assert_eq!(read.nonce.map(|nonce| nonce.octets().len()), nonce);
+    }
+}
+
+#[test]
 fn paths_that_are_not_base64_are_refused() {
     for path in ["%", "%2", "%2x", "%%2F", "M%", "MA%3"] {
         assert_eq!(decode_get_path(path), Err(BadRequest::NotEscaped), "{path}");

@@ -29,6 +29,31 @@ fn what_is_written_is_read() {
 }
 
 #[test]
+fn a_request_by_gnutls_is_read() {
+    // ocsptool 3.7.9, whose nonces have 23 octets.
+    let der: Vec<u8> = [
+        "307d307b304d304b3049300906052b0e03021a050004146e660e71bfaf714a7503330ba98f1396ec9201df04149b",
+        "7385140a5ea88ba8640bc4700e578322b9eeae0210400000000000000000000000000000a1a22a3028302606092b",
+        "0601050507300102041904177cc70dde0e96bfa72d56f327ff770d1f317d314b1e1130",
+    ]
+    .concat()
+    .as_bytes()
+    .chunks(2)
+    .map(|digits| u8::from_str_radix(std::str::from_utf8(digits).unwrap(), 16).unwrap())
+    .collect();
+    let read = parse_request(&der).unwrap();
+    let [id] = read.cert_ids[..] else {
+        panic!("one was asked for");
+    };
+    assert_eq!(id.hash, Some(HashAlgorithm::Sha1));
+    let serial = id.serial_number().unwrap();
+    assert_eq!(serial.to_string(), "400000000000000000000000000000a1");
+    let nonce = read.nonce.unwrap().octets();
+    assert_eq!(nonce.len(), 23);
+    assert_eq!(request(&[id.der], Some(nonce)), der);
+}
+
+#[test]
 fn what_clients_may_leave_out_or_write_is_taken() {
     let requestor = tagged(1, &[&[0x82, 1, b'x']]);
     let anything = sequence(&[&sequence(&[&[6, 1, 1]]), &[3, 1, 0]]);
