@@ -18,7 +18,7 @@
 //!   [`ErrorStatus::Unauthorized`] that fits. Hence [`CertId::hash`] is optional.
 //! - An unknown extension is ignored unless it is critical (RFC 6960, 4.1.2).
 //! - A nonce stands in an OCTET STRING of its own since RFC 6960. Clients of RFC 2560's time put the
-//!   bare octets there (libksba below GnuPG's dirmngr, Keycloak, pyca/cryptography before 36), and what
+//!   bare octets there (older releases of libksba, Keycloak and pyca/cryptography), and what
 //!   they compare is the whole value. Both forms are taken and echoed as they are.
 
 mod cert_id;
