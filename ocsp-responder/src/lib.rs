@@ -10,6 +10,10 @@
     allow(clippy::too_many_lines, reason = "a test may be a long table")
 )]
 
+// The generator of logs in `examples/`, which tests use too, names this crate.
+#[cfg(test)]
+extern crate self as certstatus;
+
 pub mod audit;
 mod chain;
 pub mod crl;
@@ -22,6 +26,8 @@ pub mod serial;
 pub mod signature;
 pub mod status;
 pub mod time;
+#[cfg(feature = "responder")]
+pub mod view;
 
 pub use chain::chain;
 pub use serial::SerialNumber;

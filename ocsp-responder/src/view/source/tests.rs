@@ -1,0 +1,337 @@
+//! Sources: a directory, and an appliance over TLS with certificates that OpenSSL made.
+
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+use super::https::Deadlines;
+use super::*;
+
+/// A CA, the appliance's certificate and the responder's.
+const SCRIPT: &str = r#"
+set -e
+new() { openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -keyout "$1.key" -out "$1.pem" "${@:2}"; }
+for ca in ca other; do
+  new $ca -subj "/CN=$ca" -addext "keyUsage=critical,keyCertSign"
+done
+new server -subj /CN=appliance -CA ca.pem -CAkey ca.key -addext "subjectAltName=IP:127.0.0.1,DNS:localhost" -addext "basicConstraints=critical,CA:FALSE"
+new client -subj /CN=responder -CA ca.pem -CAkey ca.key -addext "basicConstraints=critical,CA:FALSE"
+new stranger -subj /CN=stranger -CA other.pem -CAkey other.key -addext "basicConstraints=critical,CA:FALSE"
+: > empty.pem
+"#;
+
+struct Keys(tempfile::TempDir);
+
+impl Keys {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let made = Command::new("bash")
+            .args(["-c", SCRIPT])
+            .current_dir(directory.path())
+            .output();
+        let made = made.unwrap();
+        assert!(
+            made.status.success(),
+            "{}",
+            String::from_utf8_lossy(&made.stderr)
+        );
+        Self(directory)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn files(&self, ca: &str, client: &str) -> HttpsFiles {
+        HttpsFiles {
+            ca: self.path(&format!("{ca}.pem")),
+            certificate: self.path(&format!("{client}.pem")),
+            key: self.path(&format!("{client}.key")),
+        }
+    }
+
+    fn acceptor(&self) -> TlsAcceptor {
+        let mut roots = RootCertStore::empty();
+        roots
+            .add(CertificateDer::from_pem_file(self.path("ca.pem")).unwrap())
+            .unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let clients =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+        let chain = vec![CertificateDer::from_pem_file(self.path("server.pem")).unwrap()];
+        let key = PrivateKeyDer::from_pem_file(self.path("server.key")).unwrap();
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_client_cert_verifier(clients.build().unwrap())
+            .with_single_cert(chain, key)
+            .unwrap();
+        TlsAcceptor::from(Arc::new(config))
+    }
+}
+
+/// An appliance that serves a directory at `/public/`; it counts connections.
+struct Appliance {
+    port: u16,
+    connections: Arc<AtomicUsize>,
+    server: tokio::task::JoinHandle<()>,
+}
+
+async fn serve(
+    request: Request<Incoming>,
+    directory: PathBuf,
+) -> Result<Response<Full<Bytes>>, io::Error> {
+    let path = request
+        .uri()
+        .path()
+        .strip_prefix("/public/")
+        .unwrap_or_default()
+        .to_owned();
+    let (status, body) = match path.as_str() {
+        "stalled" => return std::future::pending().await,
+        "forbidden" => (StatusCode::FORBIDDEN, b"no".to_vec()),
+        path => match std::fs::read(directory.join(path)) {
+            Ok(octets) => (StatusCode::OK, octets),
+            Err(_) => (StatusCode::NOT_FOUND, b"{}".to_vec()),
+        },
+    };
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    if path == "last" {
+        response
+            .headers_mut()
+            .insert("connection", "close".parse().unwrap());
+    }
+    Ok(response)
+}
+
+impl Appliance {
+    async fn start(keys: &Keys, directory: PathBuf) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let connections = Arc::new(AtomicUsize::new(0));
+        let (counter, acceptor) = (Arc::clone(&connections), keys.acceptor());
+        let server = tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let (acceptor, directory) = (acceptor.clone(), directory.clone());
+                let counter = Arc::clone(&counter);
+                tokio::spawn(async move {
+                    let Ok(stream) = acceptor.accept(stream).await else {
+                        return;
+                    };
+                    counter.fetch_add(1, Ordering::Relaxed);
+                    let service = service_fn(move |request| serve(request, directory.clone()));
+                    let http = hyper::server::conn::http1::Builder::new();
+                    let _ended = http.serve_connection(TokioIo::new(stream), service).await;
+                });
+            }
+        });
+        Self {
+            port,
+            connections,
+            server,
+        }
+    }
+
+    fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    fn https(&self, files: &HttpsFiles) -> Https {
+        let url = format!("https://127.0.0.1:{}/public", self.port);
+        let mut https = Https::new(&url, files).unwrap();
+        https.deadlines = Deadlines {
+            connect: Duration::from_secs(5),
+            answer: Duration::from_millis(500),
+        };
+        https
+    }
+}
+
+#[tokio::test]
+async fn files_come_over_one_connection() {
+    let keys = Keys::new();
+    let base = tempfile::tempdir().unwrap();
+    std::fs::create_dir(base.path().join("log")).unwrap();
+    std::fs::write(base.path().join("log/checkpoint"), b"head").unwrap();
+    std::fs::write(base.path().join("last"), b"x").unwrap();
+    let appliance = Appliance::start(&keys, base.path().to_owned()).await;
+    let source = Source::Https(Box::new(appliance.https(&keys.files("ca", "client"))));
+    for _ in 0..20 {
+        assert_eq!(
+            source.get("log/checkpoint", 4).await.unwrap(),
+            Some(b"head".to_vec())
+        );
+        assert_eq!(source.get("log/absent", 100).await.unwrap(), None);
+    }
+    assert_eq!(appliance.connections(), 1);
+    // The server closes it: the next request has one of its own.
+    source.get("last", 100).await.unwrap();
+    assert_eq!(
+        source.get("log/checkpoint", 100).await.unwrap(),
+        Some(b"head".to_vec())
+    );
+    assert_eq!(appliance.connections(), 2);
+    let long = source.get("log/checkpoint", 3).await;
+    assert!(
+        matches!(long, Err(SourceError::Long { limit: 3, .. })),
+        "{long:?}"
+    );
+    let refused = source.get("forbidden", 100).await;
+    assert!(
+        matches!(refused, Err(SourceError::Status { status: 403, .. })),
+        "{refused:?}"
+    );
+    let late = source.get("stalled", 100).await;
+    assert!(matches!(late, Err(SourceError::Late { .. })), "{late:?}");
+    assert_eq!(
+        source.get("log/checkpoint", 100).await.unwrap(),
+        Some(b"head".to_vec())
+    );
+    appliance.server.abort();
+}
+
+#[tokio::test]
+async fn both_sides_prove_who_they_are() {
+    let keys = Keys::new();
+    let base = tempfile::tempdir().unwrap();
+    std::fs::write(base.path().join("f"), b"x").unwrap();
+    let appliance = Appliance::start(&keys, base.path().to_owned()).await;
+    let wrong_ca = appliance.https(&keys.files("other", "client"));
+    let refused = wrong_ca.get("f", 100).await;
+    assert!(
+        matches!(refused, Err(SourceError::Connect { .. })),
+        "{refused:?}"
+    );
+    // In TLS 1.3 the server's refusal of the client comes after the handshake.
+    let stranger = appliance.https(&keys.files("ca", "stranger"));
+    let refused = stranger.get("f", 100).await;
+    assert!(
+        matches!(refused, Err(SourceError::Broken { .. })),
+        "{refused:?}"
+    );
+    assert_eq!(appliance.connections(), 0);
+    let url = format!("https://localhost:{}/public/", appliance.port);
+    let by_name = Https::new(&url, &keys.files("ca", "client")).unwrap();
+    assert_eq!(by_name.get("f", 100).await.unwrap(), Some(b"x".to_vec()));
+    appliance.server.abort();
+    assert!(appliance.server.await.is_err());
+    let nobody = Https::new(&url, &keys.files("ca", "client"))
+        .unwrap()
+        .get("f", 100)
+        .await;
+    assert!(
+        matches!(nobody, Err(SourceError::Connect { .. })),
+        "{nobody:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_server_that_never_speaks_is_given_up() {
+    let keys = Keys::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}/public/", listener.local_addr().unwrap());
+    let mut https = Https::new(&url, &keys.files("ca", "client")).unwrap();
+    https.deadlines.connect = Duration::from_millis(100);
+    let late = https.get("f", 100).await;
+    assert!(
+        matches!(&late, Err(SourceError::Connect { source, .. }) if source.kind() == io::ErrorKind::TimedOut),
+        "{late:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_view_follows_over_https() {
+    use crate::log::EntryKind;
+    use crate::view::View;
+    let keys = Keys::new();
+    let base = tempfile::tempdir().unwrap();
+    let public = base.path().join("public");
+    let mut log =
+        super::super::tests::made::MadeLog::new(&public, "log.example", [5; 32], 1).unwrap();
+    for _ in 0..3000 {
+        log.push(EntryKind::Tick).unwrap();
+    }
+    log.publish().unwrap();
+    let appliance = Appliance::start(&keys, public).await;
+    let source = Source::Https(Box::new(appliance.https(&keys.files("ca", "client"))));
+    let mut view = View::open(&base.path().join("state"), log.key().clone()).unwrap();
+    assert_eq!(view.follow(&source).await.unwrap().entries, 3001);
+    assert_eq!(view.reader().head(), Some(log.head()));
+    assert_eq!(appliance.connections(), 1);
+    appliance.server.abort();
+}
+
+#[test]
+fn what_cannot_be_set_up_is_told() {
+    let keys = Keys::new();
+    let good = keys.files("ca", "client");
+    for url in [
+        "http://host/public/",
+        "host",
+        "",
+        "https://",
+        "https://u@host/public/",
+        "https://host/p?q=1",
+        "https://ho st/",
+    ] {
+        let refused = Https::new(url, &good);
+        assert!(
+            matches!(refused, Err(HttpsRefused::Url(_))),
+            "{url}: {refused:?}"
+        );
+    }
+    let url = "https://host/public/";
+    let absent = HttpsFiles {
+        key: keys.path("absent"),
+        ..good.clone()
+    };
+    assert!(
+        matches!(Https::new(url, &absent), Err(HttpsRefused::Pem { path, .. }) if path == absent.key)
+    );
+    let empty = HttpsFiles {
+        ca: keys.path("empty.pem"),
+        ..good.clone()
+    };
+    assert!(
+        matches!(Https::new(url, &empty), Err(HttpsRefused::Empty { path }) if path == empty.ca)
+    );
+    let swapped = HttpsFiles {
+        key: keys.path("stranger.key"),
+        ..good
+    };
+    let refused = Https::new(url, &swapped);
+    assert!(
+        matches!(&refused, Err(HttpsRefused::Tls { path, .. }) if *path == swapped.key),
+        "{refused:?}"
+    );
+    assert!(!format!("{refused:?}").contains("PRIVATE"));
+}
+
+#[test]
+fn a_directory_gives_regular_files_of_bounded_size() {
+    let base = tempfile::tempdir().unwrap();
+    std::fs::write(base.path().join("f"), b"12345").unwrap();
+    assert_eq!(
+        read(&base.path().join("f"), 5).unwrap(),
+        Some(b"12345".to_vec())
+    );
+    assert!(read(&base.path().join("f"), 4).is_err());
+    assert!(read(base.path(), 4).is_err());
+    assert_eq!(read(&base.path().join("absent"), 4).unwrap(), None);
+    assert_eq!(read(&base.path().join("f/below"), 4).unwrap(), None);
+}
