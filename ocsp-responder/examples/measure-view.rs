@@ -38,7 +38,7 @@ struct Arguments {
 fn memory(name: &str) -> io::Result<u64> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix(name));
-    let figure = line.and_then(|line| line.split_whitespace().nth(1));
+    let figure = line.and_then(|line| line.split_whitespace().next());
     figure
         .and_then(|figure| figure.parse().ok())
         .ok_or_else(|| io::Error::other("no such figure"))

@@ -160,8 +160,12 @@ impl View {
             .map(|segment| (segment.id(), segment.records()))
             .collect();
         state.remove_strays(&used).map_err(storage)?;
-        // The head in the manifest is as good where the file is gone.
-        let kept = kept.or_else(|| snapshot.position.head.clone());
+        // The head in the manifest is as good where the file is gone, or somebody put an older one back.
+        let in_manifest = snapshot.position.head.clone();
+        let kept = kept
+            .into_iter()
+            .chain(in_manifest)
+            .max_by_key(|(head, _)| head.size);
         let shared = Shared::new(snapshot);
         shared.set_damaged(damage.is_some());
         Ok(Self {

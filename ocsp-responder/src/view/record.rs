@@ -9,6 +9,14 @@ use crate::{CertStatus, RevocationReason, SerialNumber, UnixMillis};
 /// Octets of a record: serial, issuer, tags, and two times in seconds of 40 bits.
 pub(super) const RECORD_BYTES: usize = 29;
 
+/// Octets of a key, with which a record begins.
+pub(super) const KEY_BYTES: usize = 18;
+
+/// The octets of a record's key.
+pub(super) fn key_octets(record: &[u8; RECORD_BYTES]) -> &[u8] {
+    record.get(..KEY_BYTES).unwrap_or_default()
+}
+
 /// A serial and its issuer, in the order of the index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Key {
@@ -25,6 +33,21 @@ impl Key {
             serial: u128::from_be_bytes(*serial.as_bytes()),
             issuer,
         }
+    }
+
+    /// The octets that a record begins with; they sort as keys do.
+    pub(super) fn encode(self) -> [u8; KEY_BYTES] {
+        let mut octets = [0; KEY_BYTES];
+        let parts = self
+            .serial
+            .to_be_bytes()
+            .into_iter()
+            .chain(self.issuer.to_be_bytes());
+        octets
+            .iter_mut()
+            .zip(parts)
+            .for_each(|(to, from)| *to = from);
+        octets
     }
 
     /// The first 64 bits of the serial, by which blocks are found.
@@ -105,9 +128,8 @@ impl Record {
             }
         };
         let mut octets = [0; RECORD_BYTES];
-        let parts: [&[u8]; 5] = [
-            &self.key.serial.to_be_bytes(),
-            &self.key.issuer.to_be_bytes(),
+        let parts: [&[u8]; 4] = [
+            &self.key.encode(),
             &[verdict << 4 | base],
             &base_at,
             &revoked_at,

@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use aws_lc_rs::digest::{Context, SHA256};
 
 use super::filter::Filter;
-use super::record::{Key, RECORD_BYTES, Record, find};
+use super::record::{Key, RECORD_BYTES, Record, key_octets};
 
 /// Octets of a block.
 const BLOCK_BYTES: usize = 1024;
@@ -299,6 +299,7 @@ impl Segment {
         if !self.filter.may_have(key) {
             return Ok(None);
         }
+        let wanted = key.encode();
         let mut block = self.block_before(key.prefix());
         let mut octets = [0; BLOCK_BYTES];
         while self
@@ -307,12 +308,18 @@ impl Segment {
             .is_some_and(|fence| *fence <= key.prefix())
         {
             self.read(&mut octets, block)?;
-            let records = self.records_of(&octets, block)?;
-            if let Some(found) = find(&records, key) {
-                return Ok(Some(found));
+            let records = self.checked(&octets, block)?;
+            let found =
+                records.binary_search_by(|record| key_octets(record).cmp(wanted.as_slice()));
+            if let Some(record) = found.ok().and_then(|place| records.get(place)) {
+                let decoded = Record::decode(record);
+                return decoded.map(Some).ok_or_else(|| self.damaged(block));
             }
             // Further only where the next block may begin with the same 64 bits, and this one ends before the key.
-            if records.last().is_some_and(|last| last.key > key) {
+            if records
+                .last()
+                .is_some_and(|last| key_octets(last) > wanted.as_slice())
+            {
                 break;
             }
             block += 1;
@@ -349,27 +356,31 @@ impl Segment {
         })
     }
 
-    /// The records of a block, once its checksum agreed.
-    fn records_of(&self, octets: &[u8], block: usize) -> Result<Vec<Record>, Broken> {
-        let damaged = || Broken {
+    /// What to say of a block that cannot be believed.
+    fn damaged(&self, block: usize) -> Broken {
+        Broken {
             path: self.path.clone(),
             what: format!("block {block} is not what was written"),
-        };
-        let (body, sum) = octets.split_at_checked(BODY_BYTES).ok_or_else(damaged)?;
+        }
+    }
+
+    /// The records of a block, once its checksum agreed.
+    fn checked<'a>(
+        &self,
+        octets: &'a [u8],
+        block: usize,
+    ) -> Result<&'a [[u8; RECORD_BYTES]], Broken> {
+        let parts = octets.split_at_checked(BODY_BYTES);
+        let (body, sum) = parts.ok_or_else(|| self.damaged(block))?;
         if block_sum(self.id, block as u64, body) != sum {
-            return Err(damaged());
+            return Err(self.damaged(block));
         }
         let (records, rest) = body.split_at(BLOCK_RECORDS * RECORD_BYTES);
         let count = rest
-            .first_chunk::<2>()
+            .first_chunk()
             .map_or(0, |count| u16::from_be_bytes(*count));
-        let (records, _) = records.as_chunks::<RECORD_BYTES>();
-        let records: Option<Vec<Record>> = records
-            .iter()
-            .take(usize::from(count))
-            .map(Record::decode)
-            .collect();
-        records.ok_or_else(damaged)
+        let records = records.as_chunks().0.get(..usize::from(count));
+        records.ok_or_else(|| self.damaged(block))
     }
 
     /// Goes through all records in order.
@@ -422,8 +433,10 @@ impl Walk<'_> {
         let mut octets = vec![0; blocks * BLOCK_BYTES];
         self.segment.read(&mut octets, self.next)?;
         for block in octets.chunks_exact(BLOCK_BYTES) {
-            self.records
-                .extend(self.segment.records_of(block, self.next)?);
+            let octets = self.segment.checked(block, self.next)?;
+            let records: Option<Vec<Record>> = octets.iter().map(Record::decode).collect();
+            let records = records.ok_or_else(|| self.segment.damaged(self.next))?;
+            self.records.extend(records);
             self.next += 1;
         }
         Ok(())

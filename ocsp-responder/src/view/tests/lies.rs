@@ -131,6 +131,23 @@ fn a_rolled_back_checkpoint_is_refused() {
     assert_eq!(follow(&mut view, &site).entries, 0);
 }
 
+#[test]
+fn an_older_head_in_the_state_directory_opens_no_door() {
+    let (site, mut view, before) = grown();
+    follow(&mut view, &site);
+    drop(view);
+    let old = site.log.sign(&before).unwrap();
+    std::fs::write(site.state().join("head"), &old).unwrap();
+    site.log.write_checkpoint(&old).unwrap();
+    let mut view = site.open();
+    let refused = refused(&mut view, &site);
+    assert!(
+        matches!(refused, FollowError::Rollback { .. }),
+        "{refused:?}"
+    );
+    site.check(&view.reader());
+}
+
 /// A fork is refused for ever, with both heads as evidence, until an operator removes that.
 fn is_forked(site: &Site, mut view: View, kept: &Checkpoint, offered: &Checkpoint) {
     let sign = |head| site.log.sign(head).unwrap();
