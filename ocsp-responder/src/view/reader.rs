@@ -71,8 +71,9 @@ impl Shared {
 
 /// Answers from the newest verified state; cheap to clone, for any number of threads.
 ///
-/// Each question reads at most a few KiB from a file that is normally in the page cache (about 2 µs); it neither
-/// waits for [`follow`](super::View::follow) nor holds it up.
+/// Each question reads 1 KiB, rarely two, from a file that is normally in the page cache: 1.5 µs in a small index,
+/// 3 µs among ten million serials, whose pages no processor cache holds. It neither waits for
+/// [`follow`](super::View::follow) nor holds it up. A file that is not in the page cache costs a read of the disk.
 #[derive(Clone, Debug)]
 pub struct Reader {
     pub(super) shared: Arc<Shared>,
