@@ -166,6 +166,25 @@ pub enum Cause {
     /// A revocation of nothing.
     #[error("revokes serial {0}, which this issuer never had an intent for")]
     RevokedUnknown(SerialNumber),
+    /// A revocation of what stands revoked.
+    #[error(
+        "revokes serial {0}, which stands revoked already: only a hold becomes another revocation"
+    )]
+    RevokedAgain(SerialNumber),
+    /// A release of what is not on hold.
+    #[error("releases serial {0}, which is not on hold")]
+    ReleasedWithoutHold(SerialNumber),
+    /// A hold that became final with another time than its own.
+    #[error("makes the hold of serial {0} final, but from another time on than the hold's own")]
+    HoldMoved(SerialNumber),
+    /// A revocation in the future.
+    #[error("revokes serial {serial} from {revoked_at} on, which is after its own time")]
+    RevokedAhead {
+        /// The serial.
+        serial: SerialNumber,
+        /// The time in the entry.
+        revoked_at: UnixMillis,
+    },
     /// A CRL number that does not grow.
     #[error("uses CRL number {number}, but CRL {newest} was there before it")]
     CrlNumber {

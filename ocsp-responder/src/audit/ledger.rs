@@ -13,10 +13,8 @@ use crate::log::{
     Class, DetailHash, Entry, EntryKind, EventName, IssuerName, LeafIndex, Outcome, Subject,
 };
 use crate::signature::PublicKey;
+use crate::status::RevocationReason;
 use crate::{SerialNumber, UnixMillis};
-
-/// The reason code that lifts a certificate hold (RFC 5280, 5.3.1).
-const REMOVE_FROM_CRL: u8 = 8;
 
 /// An issuer's place among the issuers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,10 +54,22 @@ pub(super) struct Open {
 #[derive(Clone, Copy, Debug)]
 struct Standing {
     issuer: IssuerId,
-    /// Whether it stands revoked now.
-    revoked: bool,
+    state: State,
     /// Whether a CRL may ever have listed it.
     listed: bool,
+}
+
+/// How a serial stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// No entry revokes it, or the newest one released it.
+    Good,
+    /// On hold: the one state that can be left.
+    Held,
+    /// Revoked for good.
+    Revoked,
+    /// Its intent was left unresolved, which counts as revoked for good.
+    Unresolved,
 }
 
 /// Where a CRL stands: issuer, partition, number.
@@ -77,6 +87,8 @@ pub(super) struct Ledger {
     issuers: Vec<IssuerRecord>,
     open: HashMap<LeafIndex, Open>,
     serials: HashMap<SerialNumber, Standing>,
+    /// Since when what is on hold is: a final revocation keeps that time. Holds are few.
+    holds: HashMap<SerialNumber, UnixMillis>,
     crls: BTreeMap<CrlPlace, Option<DetailHash>>,
     tallies: BTreeMap<(IssuerId, Class), Tally>,
     /// Events by name.
@@ -94,6 +106,7 @@ impl Ledger {
             issuers: Vec::new(),
             open: HashMap::new(),
             serials: HashMap::new(),
+            holds: HashMap::new(),
             crls: BTreeMap::new(),
             tallies: BTreeMap::new(),
             events: BTreeMap::new(),
@@ -138,9 +151,9 @@ impl Ledger {
                 issuer,
                 serial,
                 reason,
-                ..
+                revoked_at,
             } => {
-                self.revoke(issuer, *serial, *reason)?;
+                self.revoke(issuer, *serial, *reason, *revoked_at)?;
             }
             EntryKind::Event { event } => *self.events.entry(event.clone()).or_default() += 1,
             EntryKind::Tick => {}
@@ -221,7 +234,7 @@ impl Ledger {
             Subject::Certificate { serial, .. } => {
                 let standing = Standing {
                     issuer: id,
-                    revoked: false,
+                    state: State::Good,
                     listed: false,
                 };
                 if self.serials.insert(serial, standing).is_some() {
@@ -298,6 +311,7 @@ impl Ledger {
                 if let Subject::Certificate { serial, .. } = subject
                     && let Some(standing) = self.serials.get_mut(&serial)
                 {
+                    standing.state = State::Unresolved;
                     standing.listed = true;
                 }
             }
@@ -305,22 +319,49 @@ impl Ledger {
         Ok(open)
     }
 
-    /// Takes in a revocation.
+    /// Takes in a revocation: of a serial that this issuer had an intent for, and only as its standing allows.
+    ///
+    /// Only a hold can be left: for good, from the hold's own time on (X.509, holdInstructionCode), or by a release.
     fn revoke(
         &mut self,
         issuer: &IssuerName,
         serial: SerialNumber,
         reason: u8,
+        revoked_at: UnixMillis,
     ) -> Result<(), Cause> {
-        let id = self.names.get(issuer).copied();
-        match self.serials.get_mut(&serial) {
-            Some(standing) if Some(standing.issuer) == id => {
-                standing.revoked = reason != REMOVE_FROM_CRL;
-                standing.listed = true;
-                Ok(())
-            }
-            _ => Err(Cause::RevokedUnknown(serial)),
+        const HOLD: u8 = RevocationReason::CertificateHold.code();
+        const RELEASE: u8 = RevocationReason::RemoveFromCrl.code();
+        if revoked_at > self.newest {
+            return Err(Cause::RevokedAhead { serial, revoked_at });
         }
+        let id = self.names.get(issuer).copied();
+        let standing = match self.serials.get_mut(&serial) {
+            Some(standing) if Some(standing.issuer) == id => standing,
+            _ => return Err(Cause::RevokedUnknown(serial)),
+        };
+        standing.state = match (standing.state, reason) {
+            (State::Held, RELEASE) => {
+                self.holds.remove(&serial);
+                State::Good
+            }
+            (_, RELEASE) => return Err(Cause::ReleasedWithoutHold(serial)),
+            (State::Good, HOLD) => {
+                self.holds.insert(serial, revoked_at);
+                State::Held
+            }
+            (State::Good, _) => State::Revoked,
+            (State::Held | State::Revoked | State::Unresolved, HOLD)
+            | (State::Revoked | State::Unresolved, _) => return Err(Cause::RevokedAgain(serial)),
+            (State::Held, _) => {
+                let held_since = self.holds.remove(&serial);
+                if held_since != Some(revoked_at) {
+                    return Err(Cause::HoldMoved(serial));
+                }
+                State::Revoked
+            }
+        };
+        standing.listed = true;
+        Ok(())
     }
 
     /// The open intent at an index, to be given its detail.
@@ -390,7 +431,7 @@ impl Ledger {
         let revoked = self
             .serials
             .values()
-            .filter(|standing| standing.revoked)
+            .filter(|standing| matches!(standing.state, State::Held | State::Revoked))
             .count();
         Certificates {
             issued: tally.signatures,

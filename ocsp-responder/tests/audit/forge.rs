@@ -335,11 +335,15 @@ impl Forge {
     }
 
     pub fn revoke(&mut self, n: u8, reason: u8) -> LeafIndex {
+        self.revoke_since(n, reason, UnixMillis::from_seconds(self.time / 1000))
+    }
+
+    pub fn revoke_since(&mut self, n: u8, reason: u8, revoked_at: UnixMillis) -> LeafIndex {
         let kind = EntryKind::Revoked {
             issuer: "device-1".parse().unwrap(),
             serial: serial(n),
             reason,
-            revoked_at: UnixMillis::from_seconds(self.time / 1000),
+            revoked_at,
         };
         self.append(kind, None)
     }

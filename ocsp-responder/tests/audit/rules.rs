@@ -164,6 +164,68 @@ fn only_known_serials_are_revoked_by_their_own_issuer() {
 }
 
 #[test]
+fn only_a_hold_becomes_another_revocation_or_none() {
+    for (first, then) in [(1, 1), (1, 4), (4, 6), (6, 6)] {
+        leaf_case("stands revoked already", |forge| {
+            forge.revoke(11, first);
+            forge.revoke(11, then)
+        });
+    }
+    leaf_case("is not on hold", |forge| forge.revoke(11, 8));
+    leaf_case("is not on hold", |forge| {
+        forge.revoke(11, 1);
+        forge.revoke(11, 8)
+    });
+    leaf_case("is not on hold", |forge| {
+        forge.revoke(11, 6);
+        forge.revoke(11, 8);
+        forge.revoke(11, 8)
+    });
+    let unresolved = |forge: &mut Forge| {
+        let tbs = forge.device_tbs(12);
+        let intent = forge.intent("device-1", Forge::device_subject(12), tbs);
+        forge.outcome(intent, Outcome::Unresolved { attempts: 1 }, None);
+    };
+    leaf_case("stands revoked already", |forge| {
+        unresolved(forge);
+        forge.revoke(12, 1)
+    });
+    leaf_case("is not on hold", |forge| {
+        unresolved(forge);
+        forge.revoke(12, 8)
+    });
+}
+
+#[test]
+fn a_hold_that_becomes_final_keeps_its_time_and_none_is_ahead_of_its_entry() {
+    let held = |forge: &mut Forge| {
+        let since = UnixMillis::from_seconds(forge.time / 1000);
+        forge.revoke_since(11, 6, since);
+        since
+    };
+    leaf_case("from another time on than the hold's own", |forge| {
+        let since = held(forge);
+        forge.revoke_since(11, 1, UnixMillis(since.0 - 1000))
+    });
+    leaf_case("which is after its own time", |forge| {
+        let later = UnixMillis(forge.time + 3_600_000);
+        forge.revoke_since(11, 1, later)
+    });
+    let mut forge = Forge::new();
+    forge.ceremony("root", "root", 1);
+    forge.ceremony("device-1", "root", 2);
+    forge.device(11);
+    // Held, released, held again, and then revoked for good: each of them a change of its own.
+    held(&mut forge);
+    forge.revoke(11, 8);
+    let since = held(&mut forge);
+    forge.tick();
+    forge.revoke_since(11, 1, since);
+    let report = forge.published().audit().unwrap();
+    assert_eq!(report.certificates.revoked, 1);
+}
+
+#[test]
 fn crl_numbers_grow() {
     for number in [5, 4] {
         leaf_case("but CRL 5 was there before it", |forge| {
