@@ -50,15 +50,22 @@ CREATE TABLE open_intent (
     intent INTEGER NOT NULL PRIMARY KEY REFERENCES entry (idx)
 ) STRICT;
 
--- Serials that count as revoked; reason is NULL for an unresolved intent.
+-- Serials that count as revoked, or did; reason is NULL for an unresolved intent.
+-- A hold can be released or made final, so a serial may have several rows: the newest, by entry, is how it stands.
+-- `previous` is the row that one takes the place of, so each serial's rows are a chain without branches. Reason 8
+-- (RFC 5280, removeFromCRL) is a release: the serial counts again.
 CREATE TABLE revocation (
-    serial     BLOB NOT NULL PRIMARY KEY,
+    entry      INTEGER NOT NULL PRIMARY KEY REFERENCES entry (idx),
+    serial     BLOB NOT NULL,
     issuer     TEXT NOT NULL,
-    entry      INTEGER NOT NULL REFERENCES entry (idx),
     reason     INTEGER,
-    revoked_at INTEGER NOT NULL
+    revoked_at INTEGER NOT NULL,
+    previous   INTEGER REFERENCES revocation (entry)
 ) STRICT;
+CREATE INDEX revocation_serial ON revocation (serial, entry);
 CREATE INDEX revocation_issuer ON revocation (issuer, entry);
+-- Small, since few serials were ever on hold: a CRL asks it once for each row.
+CREATE UNIQUE INDEX revocation_previous ON revocation (previous) WHERE previous IS NOT NULL;
 
 -- Issuers in the order of the ceremony.
 CREATE TABLE issuer (
@@ -130,9 +137,11 @@ CREATE TRIGGER revocation_update BEFORE UPDATE ON revocation
 BEGIN SELECT RAISE(ABORT, 'revocation is append-only'); END;
 CREATE TRIGGER revocation_delete BEFORE DELETE ON revocation
 BEGIN SELECT RAISE(ABORT, 'revocation is append-only'); END;
+-- Also stops REPLACE, a second beginning, a branch and a link to another serial.
 CREATE TRIGGER revocation_insert BEFORE INSERT ON revocation
-WHEN EXISTS (SELECT 1 FROM revocation WHERE serial = NEW.serial)
-BEGIN SELECT RAISE(ABORT, 'revocation is append-only'); END;
+WHEN NEW.entry <= (SELECT coalesce(max(entry), -1) FROM revocation)
+  OR NEW.previous IS NOT (SELECT max(entry) FROM revocation WHERE serial = NEW.serial)
+BEGIN SELECT RAISE(ABORT, 'revocation is append-only and each row follows the newest of its serial'); END;
 
 CREATE TRIGGER issuer_update BEFORE UPDATE ON issuer
 BEGIN SELECT RAISE(ABORT, 'issuer is append-only'); END;

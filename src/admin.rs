@@ -30,6 +30,7 @@ use crate::http::listener::{self, Places, Stopping};
 use crate::http::problem::{Problem, kind};
 use crate::http::{body, unknown_method, unknown_path};
 use crate::issuance::Issuance;
+use crate::revocation::Revocations;
 use crate::signing_log::SigningLog;
 use crate::time::Clock;
 
@@ -63,6 +64,7 @@ pub struct Admin {
 struct Inner {
     issuance: Issuance,
     log: SigningLog,
+    revocations: Revocations,
     hsm: Hsm,
     clock: Clock,
     operators: Vec<Operator>,
@@ -102,6 +104,7 @@ impl Admin {
     pub fn new(
         issuance: Issuance,
         log: SigningLog,
+        revocations: Revocations,
         hsm: Hsm,
         clock: Clock,
         operators: Vec<Operator>,
@@ -109,6 +112,7 @@ impl Admin {
         let inner = Inner {
             issuance,
             log,
+            revocations,
             hsm,
             clock,
             operators,
@@ -200,7 +204,7 @@ pub async fn serve(listener: UnixListener, admin: Admin, mut stopping: Stopping)
 }
 
 /// Every path with its methods.
-fn routes() -> [(&'static str, MethodRouter<Admin>); 14] {
+fn routes() -> [(&'static str, MethodRouter<Admin>); 18] {
     [
         ("/v1/status", get(status::show)),
         ("/v1/lines", get(lines::list).post(lines::add)),
@@ -218,6 +222,16 @@ fn routes() -> [(&'static str, MethodRouter<Admin>); 14] {
             "/v1/certificates/{serial}/revoke",
             post(certificates::revoke),
         ),
+        (
+            "/v1/certificates/{serial}/release",
+            post(certificates::release),
+        ),
+        (
+            "/v1/issuers/{issuer}/revoke",
+            post(certificates::revoke_issuer),
+        ),
+        ("/v1/revocations", post(certificates::revoke_many)),
+        ("/v1/revocations/selection", post(certificates::select)),
         ("/v1/profiles", get(status::profiles)),
     ]
 }

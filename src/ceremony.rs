@@ -23,13 +23,13 @@ use certstatus::signature::SignatureFault;
 
 use crate::config::{Config, Token};
 use crate::crl::CrlError;
-use certstatus::durable;
 use crate::hsm::HsmError;
 use crate::issuer::{IssuerError, MakeFailed};
 use crate::profile::{BuildRefused, ProfileError};
 use crate::signing_log::LogError;
 use crate::store::StoreError;
 use crate::time::Clock;
+use certstatus::durable;
 
 pub use hosts::{HostFailed, HostProgram};
 pub use offline::{Accepted, accept};

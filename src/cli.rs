@@ -15,7 +15,7 @@ use certstatus::log::IssuerName;
 use certstatus::log::entry::Slug;
 use certstatus::serial::NotASerial;
 use clap::error::ErrorKind;
-use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 
@@ -29,9 +29,11 @@ mod ceremony;
 mod check;
 mod client;
 mod moment;
+mod revoke;
 mod show;
 
 use client::ClientError;
+use revoke::arguments::{ReleaseArguments, RevokeArguments};
 
 /// Certificate signing appliance for factory floors.
 #[derive(Debug, Parser)]
@@ -256,17 +258,20 @@ enum CertCommand {
         #[arg(value_parser = serial)]
         serial: SerialNumber,
     },
-    /// Revoke a certificate; with key-compromise a line's own also disables the line and withdraws its others
+    /// Revoke certificates, or put them on hold: one by its serial, or many after a look at them
+    ///
+    /// One serial is revoked at once. Of anything else it first shows what would be revoked, and a token of that
+    /// selection; --yes revokes without looking, --selection TOKEN exactly what was shown. Criteria are combined:
+    /// a certificate must fulfil all of them. With key-compromise a line's own certificate also disables the line
+    /// and withdraws its others. A run that was interrupted goes on when it is run again.
     #[command(after_help = "Example: hallmark --config hallmark.toml cert revoke \\
          4b1f00c5d2a94e7f8a6d03b1c7e95f20 --reason key-compromise")]
-    Revoke {
-        /// Its serial: 32 hex digits
-        #[arg(value_parser = serial)]
-        serial: SerialNumber,
-        /// Why (RFC 5280, 5.3.1)
-        #[arg(long, value_enum, default_value_t = Reason::Unspecified)]
-        reason: Reason,
-    },
+    Revoke(Box<RevokeArguments>),
+    /// Release certificates from their hold; criteria as for revoke
+    #[command(
+        after_help = "Example: hallmark --config hallmark.toml cert release --order demo --dry-run"
+    )]
+    Release(Box<ReleaseArguments>),
 }
 
 /// A serial as people have it: `openssl x509 -serial` writes it in capitals, Hallmark does not.
@@ -292,24 +297,6 @@ struct ListArguments {
     /// At most so many
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
     limit: u32,
-}
-
-/// Why a certificate is revoked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
-#[serde(rename_all = "kebab-case")]
-enum Reason {
-    /// Not said
-    Unspecified,
-    /// Its private key may be known to others
-    KeyCompromise,
-    /// What it says of the device is not true any more
-    AffiliationChanged,
-    /// Another certificate takes its place
-    Superseded,
-    /// The device is out of use
-    CessationOfOperation,
-    /// It should not have been issued, or may not be used any more
-    PrivilegeWithdrawn,
 }
 
 /// How answers are written.
@@ -354,6 +341,9 @@ enum CliError {
     /// The runtime.
     #[error("the program cannot start its threads")]
     Runtime(#[source] io::Error),
+    /// A revocation of many was not done, or not to its end.
+    #[error(transparent)]
+    Revoke(#[from] revoke::Unfinished),
     /// An argument that clap could not judge.
     #[error("{argument}: {problem}")]
     Argument {

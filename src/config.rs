@@ -44,6 +44,19 @@ pub struct Config {
     pub issuers: Vec<Issuer>,
     /// `profiles`: a directory of `NAME.toml`.
     pub profiles: PathBuf,
+    /// `[revocation]`: by when a revocation is visible.
+    pub revocation: Revocation,
+}
+
+/// By when a revocation is visible where, as the site runs its responders.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Revocation {
+    /// `ocsp_poll`: how often responders look at the published log.
+    pub ocsp_poll: Duration,
+    /// `ocsp_cached`: how long an OCSP answer may be cached, the longest of all responders.
+    pub ocsp_cached: Duration,
+    /// `crl_within`: within which time a new CRL follows a revocation.
+    pub crl_within: Duration,
 }
 
 /// The signing log.

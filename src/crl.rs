@@ -12,11 +12,11 @@ use certstatus::UnixMillis;
 use certstatus::crl::{CrlFields, LogAnchor, RevokedEntry, Scope, TbsCrl};
 use certstatus::log::IssuerName;
 
-use certstatus::durable;
 use crate::issuer::{MakeFailed, Signer};
 use crate::profile::IssuerFacts;
 use crate::ra::{APPLIANCE, Grant, Purpose};
 use crate::signing_log::{Issued, LogError, SigningLog, ToBeSigned};
+use certstatus::durable;
 
 /// Why a CRL is not made.
 #[derive(Debug, thiserror::Error)]

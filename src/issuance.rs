@@ -24,7 +24,7 @@ use crate::limits;
 use crate::profile::{BuildRefused, Profile};
 use crate::ra::{Grant, Line, Order, Refused, is_device_id};
 use crate::signing_log::{
-    Claim, Claimed, IntentRefused, Issued, IssuerRole, LogError, SigningLog, ToBeSigned,
+    Claim, Claimed, IntentRefused, Issued, IssuerRole, LogError, Revocation, SigningLog, ToBeSigned,
 };
 use crate::time::Clock;
 
@@ -77,8 +77,11 @@ pub struct IssuerHealth {
     pub role: IssuerRole,
     /// Its key was found and tested since the start.
     pub loaded: bool,
-    /// It is loaded, and its token could sign now.
+    /// It is loaded, and its token could sign now: a certificate, or at least a CRL.
     pub usable: bool,
+    /// Since when and why its own certificate is revoked or on hold: it issues nothing, whatever its token could.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revoked: Option<Revocation>,
 }
 
 /// A certificate that may leave, with what the client wants to know of it.
@@ -125,6 +128,11 @@ pub enum IssueError {
         "this request was answered with certificate {0} before, which is revoked: it is not given out again"
     )]
     RevokedBefore(SerialNumber),
+    /// The certificate that this request got before is on hold.
+    #[error(
+        "this request was answered with certificate {0} before, which is on hold: it is given out again once it is released"
+    )]
+    HeldBefore(SerialNumber),
     /// No device id: neither a common name nor `device_id`.
     #[error("the request names no device: its subject has no single common name")]
     NoDeviceId,
@@ -247,16 +255,16 @@ impl Issuance {
             .issuers
             .read()
             .unwrap_or_else(PoisonError::into_inner);
+        let revoked = self.inner.log.revoked_issuers();
+        let could_sign = |issuer: &Issuer| issuer.signer().usable();
         let mut list: Vec<_> = issuers
             .iter()
             .map(|(name, known)| IssuerHealth {
                 issuer: name.clone(),
                 role: known.role,
                 loaded: known.issuer.is_some(),
-                usable: known
-                    .issuer
-                    .as_ref()
-                    .is_some_and(|issuer| issuer.signer().usable()),
+                usable: known.issuer.as_ref().is_some_and(could_sign),
+                revoked: revoked.get(name).copied(),
             })
             .collect();
         list.sort_by(|a, b| a.issuer.cmp(&b.issuer));
@@ -367,7 +375,10 @@ impl Inner {
         match self.log.claimed(&held.claim).await? {
             Claimed::Free => {}
             Claimed::Issued(issued) => return answer(issued, &known, Origin::Repeated),
-            Claimed::Revoked { serial } => return Err(IssueError::RevokedBefore(serial)),
+            Claimed::Revoked { serial, standing } if standing.is_hold() => {
+                return Err(IssueError::HeldBefore(serial));
+            }
+            Claimed::Revoked { serial, .. } => return Err(IssueError::RevokedBefore(serial)),
             // Only an intent of a halted log has no outcome here: recovery closes it.
             Claimed::InFlight => return Err(IssueError::Late),
         }

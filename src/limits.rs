@@ -156,6 +156,15 @@ pub const MOVE_INTERVAL: u64 = 2048;
 /// Appends that wait for the log at most; more answer 503.
 pub const APPEND_QUEUE_MAX: usize = 4096;
 
+/// Revocations in one transaction, and in one request: as many as other appends share.
+pub const REVOCATIONS_MAX: usize = GROUP_COMMIT_MAX;
+
+/// Certificates in one page of a selection: 300 KiB of JSON.
+pub const SELECTION_PAGE: u64 = 1000;
+
+/// Serials or device ids that a selection names one by one: with the longest ids it fits into a request.
+pub const SELECTION_NAMES_MAX: usize = 500;
+
 /// An idle log appends a tick after this long, so that a frozen feed is told from a quiet weekend.
 pub const TICK_INTERVAL: Duration = Duration::from_secs(60);
 

@@ -13,7 +13,7 @@ use certstatus::{SerialNumber, UnixMillis};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-pub(crate) use self::pattern::is_device_id;
+pub(crate) use self::pattern::{DeviceIdPattern, is_device_id};
 use self::state::State;
 use crate::limits::DEVICE_ID_CHARS_MAX;
 

@@ -18,6 +18,8 @@ mod publish;
 mod read;
 mod record;
 mod recovery;
+mod revocations;
+mod select;
 mod shared;
 mod start;
 mod tables;
@@ -26,30 +28,35 @@ pub(crate) mod tests;
 mod tree;
 mod writer;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use certstatus::SerialNumber;
 use certstatus::crl::RevokedEntry;
 use certstatus::log::{EventName, IssuerName, LeafIndex};
+use certstatus::{RevocationReason, SerialNumber};
 use sqlx::pool::PoolConnection;
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 pub use error::{Holder, IntentRefused, LogError};
 pub use intent::{Certificate, CheckFailed, Failed, Intent, Issued, ToBeSigned};
 pub use record::{
     CertificateFilter, CertificateRecord, CertificateState, Claim, Claimed, IssuerRecord,
-    IssuerRole, LogState, LogStatus, Publication, Revocation,
+    IssuerRole, LogState, LogStatus, Publication,
 };
+pub use revocations::{Revocation, RevokeRefused, Revoked};
+pub use select::{CertificateKind, Selection, SelectionPage};
 
-use append::{Append, Closing, IntentDraft, Note, RevokeDraft};
+use append::{Append, Closing, IntentDraft, Note};
+use revocations::RevokeDraft;
 use shared::Shared;
 use start::Parts;
 
 use crate::hsm::{Hsm, LogKey};
-use crate::ra::{Change, Grant, Registry};
+use crate::limits;
+use crate::ra::{Change, ChangeRefused, Grant, Registry};
 use crate::store::Store;
 use crate::time::Clock;
 
@@ -245,21 +252,89 @@ impl SigningLog {
         answered.await.unwrap_or(Err(LogError::Stopping))
     }
 
-    /// Revokes a certificate; one that is revoked already (or unresolved) stays as it is.
+    /// Revokes one certificate, puts it on hold or (`remove-from-crl`) releases it; one that stands so already, or
+    /// is revoked for good, stays as it is.
     ///
     /// # Errors
-    /// [`LogError::Change`] for a serial that was not issued and a reason code that does not revoke.
+    /// [`LogError::Revoke`] for a serial that was not issued, and for the release of what is not on hold.
     pub async fn record_revoked(
         &self,
         operator: &str,
         serial: SerialNumber,
-        reason: u8,
+        reason: RevocationReason,
     ) -> Result<Revocation, LogError> {
+        let (serials, note) = ([serial], BTreeMap::new());
+        let mut one = self
+            .record_revocations(operator, &serials, reason, &note)
+            .await?;
+        match one.pop() {
+            Some(Revoked::Changed(standing) | Revoked::Unchanged(standing)) => Ok(standing),
+            Some(Revoked::Refused(refused)) => Err(LogError::Revoke(refused)),
+            None => Err(LogError::Damaged("a revocation has no answer".to_owned())),
+        }
+    }
+
+    /// Revokes several certificates for one reason, an entry each, in one transaction: all of it or nothing.
+    ///
+    /// Each comes to something of its own, in the order given. `note` is what the entries' details say beside the
+    /// operator's name.
+    ///
+    /// # Errors
+    /// [`LogError::Change`] for more than [`limits::REVOCATIONS_MAX`](crate::limits::REVOCATIONS_MAX); any other:
+    /// nothing is known to have changed, and the same call may be made again.
+    pub async fn record_revocations(
+        &self,
+        operator: &str,
+        serials: &[SerialNumber],
+        reason: RevocationReason,
+        note: &BTreeMap<&'static str, String>,
+    ) -> Result<Vec<Revoked>, LogError> {
         self.inner.shared.gate()?;
-        let draft = Box::new(RevokeDraft::new(operator, serial, reason)?);
+        if serials.len() > limits::REVOCATIONS_MAX {
+            let most = limits::REVOCATIONS_MAX;
+            return Err(LogError::Change(ChangeRefused::Value {
+                key: "serials",
+                problem: format!(
+                    "has {} entries: send at most {most} at a time",
+                    serials.len()
+                ),
+            }));
+        }
+        let draft = Box::new(RevokeDraft::new(operator, serials, reason, note)?);
         let (answer, answered) = oneshot::channel();
         self.try_ask(Append::Revoke { draft, answer })?;
         answered.await.unwrap_or(Err(LogError::Stopping))
+    }
+
+    /// Counts what changes CRLs (revocations, holds, releases, unresolved certificates) since this process began.
+    ///
+    /// It changes once they are durable and [`Self::revoked`] has them; their publication follows at once, and
+    /// [`Self::publish`] waits for it.
+    #[must_use]
+    pub fn revocations(&self) -> watch::Receiver<u64> {
+        self.inner.shared.revocations.subscribe()
+    }
+
+    /// The issuers whose own certificates stand revoked or on hold: they issue nothing.
+    #[must_use]
+    pub fn revoked_issuers(&self) -> BTreeMap<IssuerName, Revocation> {
+        self.inner.shared.revoked_issuers()
+    }
+
+    /// One page of a selection: of the log's first `entries` entries (all that are durable, where none), what comes
+    /// after the intent `after`.
+    ///
+    /// # Errors
+    /// [`LogError::Change`] for a criterion that cannot be; [`LogError::Read`], [`LogError::Recovering`]: try again.
+    pub async fn select(
+        &self,
+        selection: &Selection,
+        entries: Option<u64>,
+        after: Option<u64>,
+    ) -> Result<SelectionPage, LogError> {
+        let durable = self.inner.shared.confirmed()?.size;
+        let entries = entries.map_or(durable, |entries| entries.min(durable));
+        select::page(selection, entries, after, &mut *self.reader().await?).await
     }
 
     /// Puts an append in the queue, if there is room.

@@ -127,7 +127,10 @@ mod tests {
 
     #[test]
     fn codes_and_names_are_those_of_rfc_5280() {
-        let codes: Vec<u8> = RevocationReason::ALL.iter().map(|reason| reason.code()).collect();
+        let codes: Vec<u8> = RevocationReason::ALL
+            .iter()
+            .map(|reason| reason.code())
+            .collect();
         assert_eq!(codes, [0, 1, 2, 3, 4, 5, 6, 8, 9, 10]);
         for reason in RevocationReason::ALL {
             assert_eq!(RevocationReason::from_code(reason.code()), Some(reason));

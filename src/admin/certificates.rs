@@ -1,64 +1,56 @@
-//! Certificates: listed, shown and revoked.
-
-use std::time::Duration;
+//! Certificates: listed, shown, selected, revoked and released.
 
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Extension, Path, Query, State};
 use axum::response::Response;
-use certstatus::SerialNumber;
-use certstatus::log::entry::Slug;
+use certstatus::log::IssuerName;
+use certstatus::{RevocationReason, SerialNumber};
 use serde::{Deserialize, Serialize};
 
 use super::orders::existing;
 use super::{Acting, Admin, answer, missing, read_json, read_path};
 use crate::http::problem::{Problem, kind};
-use crate::ra::{Change, LineState};
-use crate::signing_log::{CertificateFilter, CertificateRecord, LogError, Revocation, SigningLog};
+use crate::revocation::{AuthorityRefused, Done, RevokeError, Visible, Wish, Withdrawn};
+use crate::signing_log::{CertificateFilter, CertificateRecord, LogError, Revocation, Selection};
 
 /// The most certificates that one list tells of.
 const LIST_MAX: u32 = 1000;
 
-/// The longest that the answer to a revocation waits for its publication.
-const PUBLICATION_DEADLINE: Duration = Duration::from_secs(2);
-
-/// What revokes a certificate.
+/// What revokes a certificate, or puts it on hold.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Revoke {
-    reason: Reason,
+    reason: RevocationReason,
+    comment: Option<String>,
 }
 
-/// Why a certificate is revoked (RFC 5280, 5.3.1), but for the two that end a hold or speak of attributes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum Reason {
-    /// Code 0.
-    Unspecified,
-    /// Code 1.
-    KeyCompromise,
-    /// Code 3.
-    AffiliationChanged,
-    /// Code 4.
-    Superseded,
-    /// Code 5.
-    CessationOfOperation,
-    /// Code 9.
-    PrivilegeWithdrawn,
+/// What releases a certificate.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Release {
+    comment: Option<String>,
 }
 
-impl Reason {
-    /// The code.
-    const fn code(self) -> u8 {
-        match self {
-            Self::Unspecified => 0,
-            Self::KeyCompromise => 1,
-            Self::AffiliationChanged => 3,
-            Self::Superseded => 4,
-            Self::CessationOfOperation => 5,
-            Self::PrivilegeWithdrawn => 9,
-        }
-    }
+/// What revokes, holds or (`remove-from-crl`) releases several certificates.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RevokeMany {
+    serials: Vec<SerialNumber>,
+    reason: RevocationReason,
+    comment: Option<String>,
+    selection: Option<String>,
+}
+
+/// A question for one page of a selection.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Select {
+    selection: Selection,
+    /// Of the log's first so many entries; all, where absent.
+    entries: Option<u64>,
+    /// After this intent.
+    after: Option<u64>,
 }
 
 /// `GET /v1/certificates`.
@@ -117,88 +109,166 @@ pub(super) async fn revoke(
     Path(serial): Path<String>,
     request: Body,
 ) -> Response {
-    answer(revoked(&admin, &operator, &serial, request).await)
+    let outcome = async {
+        let Revoke { reason, comment } = read_json(request).await?;
+        one(&admin, &operator, &serial, revoking(reason)?, comment).await
+    };
+    answer(outcome.await)
 }
 
-/// What a revocation did.
+/// `POST /v1/certificates/{serial}/release`.
+pub(super) async fn release(
+    State(admin): State<Admin>,
+    Extension(operator): Extension<Acting>,
+    Path(serial): Path<String>,
+    request: Body,
+) -> Response {
+    let outcome = async {
+        let Release { comment } = read_json(request).await?;
+        let release = RevocationReason::RemoveFromCrl;
+        one(&admin, &operator, &serial, release, comment).await
+    };
+    answer(outcome.await)
+}
+
+/// `POST /v1/issuers/{issuer}/revoke`: the certificate of an issuer, by its parent; `remove-from-crl` releases.
+pub(super) async fn revoke_issuer(
+    State(admin): State<Admin>,
+    Extension(operator): Extension<Acting>,
+    Path(issuer): Path<String>,
+    request: Body,
+) -> Response {
+    let outcome = async {
+        let Revoke { reason, comment } = read_json(request).await?;
+        let name: IssuerName = read_path(&issuer, "issuer")?;
+        let wish = wish(Vec::new(), reason, comment);
+        let revocations = &admin.inner.revocations;
+        let done = revocations.revoke_issuer(&operator.0, &name, &wish).await;
+        only(done.map_err(|error| problem(&error))?)
+    };
+    answer(outcome.await)
+}
+
+/// `POST /v1/revocations`: up to 256 certificates by their serials, in one transaction.
+pub(super) async fn revoke_many(
+    State(admin): State<Admin>,
+    Extension(operator): Extension<Acting>,
+    request: Body,
+) -> Response {
+    let outcome = async {
+        let many: RevokeMany = read_json(request).await?;
+        let mut wish = wish(many.serials, many.reason, many.comment);
+        wish.selection = many.selection;
+        let done = admin.inner.revocations.revoke(&operator.0, &wish).await;
+        done.map_err(|error| problem(&error))
+    };
+    answer(outcome.await)
+}
+
+/// `POST /v1/revocations/selection`: one page of the certificates that fulfil criteria. Changes nothing.
+pub(super) async fn select(State(admin): State<Admin>, request: Body) -> Response {
+    let outcome = async {
+        let Select {
+            selection,
+            entries,
+            after,
+        } = read_json(request).await?;
+        if let Some(order) = &selection.order {
+            // An empty selection would read as an order that has issued nothing.
+            existing(&admin, order.as_str())?;
+        }
+        let page = admin.inner.log.select(&selection, entries, after).await;
+        page.map_err(|error| Problem::from(&error))
+    };
+    answer(outcome.await)
+}
+
+/// What a revocation of one certificate did.
 #[derive(Debug, Serialize)]
 struct Revoked {
     #[serde(flatten)]
     revocation: Revocation,
+    /// Whether it stood otherwise before.
+    changed: bool,
     #[serde(flatten)]
     withdrawn: Option<Withdrawn>,
+    visible: Visible,
 }
 
-/// A line whose key is in other hands: whoever has it could have renewed with it.
-#[derive(Debug, Serialize)]
-struct Withdrawn {
-    line_disabled: Slug,
-    /// Its other certificates, which authenticate no more.
-    withdrawn: Vec<SerialNumber>,
-}
-
-/// Disables a line and ends what its certificates but this one authenticate.
-async fn withdraw(
-    log: &SigningLog,
-    operator: &str,
-    line: Slug,
-    serial: SerialNumber,
-) -> Result<Withdrawn, LogError> {
-    // First, so that no renewal that is in work is admitted after the others are listed.
-    if log.registry().line_state(&line) != Some(LineState::Disabled) {
-        let change = Change::LineSet {
-            line: line.clone(),
-            state: LineState::Disabled,
-        };
-        log.record_change(operator, change).await?;
+/// A reason that revokes; a release is another request.
+fn revoking(reason: RevocationReason) -> Result<RevocationReason, Problem> {
+    if reason == RevocationReason::RemoveFromCrl {
+        let detail =
+            "the reason remove-from-crl releases: ask for the release of the certificate instead";
+        return Err(Problem::new(&kind::VALUE_REFUSED, detail));
     }
-    let record = log.registry().line(&line);
-    let certificates = record.map(|record| record.certificates).unwrap_or_default();
-    let mut withdrawn = Vec::new();
-    for certificate in certificates.iter().filter(|c| c.serial != serial) {
-        let change = Change::LineDecertified {
-            line: line.clone(),
-            serial: certificate.serial,
-        };
-        log.record_change(operator, change).await?;
-        withdrawn.push(certificate.serial);
-    }
-    Ok(Withdrawn {
-        line_disabled: line,
-        withdrawn,
-    })
+    Ok(reason)
 }
 
-/// Revokes a certificate; a line's own stops authenticating it first.
-async fn revoked(
+/// An operator's wish.
+const fn wish(
+    serials: Vec<SerialNumber>,
+    reason: RevocationReason,
+    comment: Option<String>,
+) -> Wish {
+    Wish {
+        serials,
+        reason,
+        comment,
+        selection: None,
+    }
+}
+
+/// Revokes or releases one certificate.
+async fn one(
     admin: &Admin,
     Acting(operator): &Acting,
     serial: &str,
-    request: Body,
+    reason: RevocationReason,
+    comment: Option<String>,
 ) -> Result<Revoked, Problem> {
-    let Revoke { reason } = read_json(request).await?;
     let serial: SerialNumber = read_path(serial, "certificate")?;
-    let log = &admin.inner.log;
-    let mut withdrawn = None;
-    if let Some(line) = log.registry().line_of(serial) {
-        // First, so that a failure between the steps leaves the safer part; a retry does the rest.
-        if reason == Reason::KeyCompromise {
-            let done = withdraw(log, operator, line.clone(), serial).await;
-            withdrawn = Some(done.map_err(|error| Problem::from(&error))?);
-        }
-        let change = Change::LineDecertified { line, serial };
-        let logged = log.record_change(operator, change).await;
-        logged.map_err(|error| Problem::from(&error))?;
+    let wish = wish(vec![serial], reason, comment);
+    let done = admin.inner.revocations.revoke(operator, &wish).await;
+    only(done.map_err(|error| problem(&error))?)
+}
+
+/// The answer about one certificate.
+fn only(done: Done) -> Result<Revoked, Problem> {
+    let Done {
+        refused,
+        mut lines,
+        visible,
+        mut standings,
+        ..
+    } = done;
+    if let Some(refused) = refused.first() {
+        return Err(Problem::from(&refused.cause));
     }
-    let revoked = log.record_revoked(operator, serial, reason.code()).await;
-    let revoked = revoked.map_err(|error| Problem::from(&error))?;
-    // Readers see it before the operator does. Where publishing fails or takes long it goes on by itself,
-    // and the revocation stands all the same.
-    let _published = tokio::time::timeout(PUBLICATION_DEADLINE, log.publish()).await;
+    let gone = || LogError::Damaged("a revocation has no answer".to_owned());
+    let standing = standings.pop().ok_or_else(|| Problem::from(&gone()))?;
     Ok(Revoked {
-        revocation: revoked,
-        withdrawn,
+        revocation: standing.revocation,
+        changed: standing.changed,
+        withdrawn: lines.pop(),
+        visible,
     })
+}
+
+/// The problem of a revocation.
+fn problem(error: &RevokeError) -> Problem {
+    match error {
+        RevokeError::Log(error) => Problem::from(error),
+        RevokeError::Authority(refused) => {
+            let kind = match refused {
+                AuthorityRefused::Missing(_) => &kind::MISSING,
+                AuthorityRefused::Root(_)
+                | AuthorityRefused::ParentElsewhere { .. }
+                | AuthorityRefused::Among(_) => &kind::AUTHORITY,
+            };
+            Problem::new(kind, refused.to_string())
+        }
+    }
 }
 
 #[cfg(test)]
@@ -206,21 +276,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reasons_have_the_codes_of_rfc_5280() {
-        let rows = [
-            ("unspecified", 0),
-            ("key-compromise", 1),
-            ("affiliation-changed", 3),
-            ("superseded", 4),
-            ("cessation-of-operation", 5),
-            ("privilege-withdrawn", 9),
-        ];
-        for (name, code) in rows {
-            let body = format!("{{\"reason\":\"{name}\"}}");
+    fn a_revocation_has_a_reason_that_revokes() {
+        for reason in RevocationReason::ALL {
+            let body = format!("{{\"reason\":\"{reason}\"}}");
             let parsed: Revoke = serde_json::from_str(&body).unwrap();
-            assert_eq!(parsed.reason.code(), code);
+            let release = reason == RevocationReason::RemoveFromCrl;
+            assert_eq!(revoking(parsed.reason).is_err(), release, "{reason}");
         }
-        for refused in ["{}", "{\"reason\":\"remove-from-crl\"}", "{\"reason\":1}"] {
+        for refused in ["{}", "{\"reason\":\"bored\"}", "{\"reason\":1}"] {
             assert!(serde_json::from_str::<Revoke>(refused).is_err());
         }
     }

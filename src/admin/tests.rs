@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
+use std::time::Duration;
 
 use certstatus::log::DetailHash;
 use certstatus::log::entry::Slug;
@@ -111,7 +112,15 @@ impl Appliance {
             name: "shift-lead".into(),
             uid,
         }];
-        let admin = Admin::new(issuance, log.clone(), Hsm::open(&[]), clock, operators);
+        let terms = crate::config::Revocation {
+            ocsp_poll: Duration::from_secs(1),
+            ocsp_cached: Duration::from_secs(600),
+            crl_within: Duration::from_secs(5),
+        };
+        let keys = ["device-root".parse().unwrap()].into();
+        let revocations = Revocations::new(log.clone(), clock.clone(), terms, keys);
+        let hsm = Hsm::open(&[]);
+        let admin = Admin::new(issuance, log.clone(), revocations, hsm, clock, operators);
         let socket = directory.path().join("admin.sock");
         let (stop, stopping) = Stopping::new();
         let served = tokio::spawn(serve(bind(&socket).unwrap(), admin, stopping));

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::client::{Client, with_query};
 use super::{
     CertCommand, CliError, LineCommand, ListArguments, OrderArguments, OrderCommand, Output,
-    moment, print, print_json, show,
+    moment, print, print_json, revoke, show,
 };
 use crate::config::Config;
 use crate::time::Clock;
@@ -20,7 +20,7 @@ fn daemon(config: &Config) -> Client {
 }
 
 /// Writes an answer: as it came, or as text.
-fn tell(
+pub(super) fn tell(
     output: Output,
     value: &Value,
     text: impl FnOnce(&Value) -> String,
@@ -163,13 +163,8 @@ pub(super) async fn cert(
             let found = daemon.get(&format!("/v1/certificates/{serial}")).await?;
             tell(output, &found, show::certificate)
         }
-        CertCommand::Revoke { serial, reason } => {
-            let path = format!("/v1/certificates/{serial}/revoke");
-            let revoked = daemon
-                .post(&path, Some(json!({ "reason": reason })))
-                .await?;
-            tell(output, &revoked, |revoked| show::revoked(&serial, revoked))
-        }
+        CertCommand::Revoke(arguments) => revoke::revoke(*arguments, &daemon, output).await,
+        CertCommand::Release(arguments) => revoke::release(*arguments, &daemon, output).await,
     }
 }
 

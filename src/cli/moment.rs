@@ -29,9 +29,45 @@ pub(super) fn read(
     })
 }
 
+/// Reads `2026-10-01T06:00:00Z`, or `36h` for 36 hours ago.
+///
+/// # Errors
+/// [`CliError::Argument`] names the argument and both forms.
+pub(super) fn past(
+    argument: &'static str,
+    text: &str,
+    now: UnixMillis,
+) -> Result<UnixMillis, CliError> {
+    if let Ok(ago) = humantime::parse_duration(text) {
+        return Ok(now.saturating_sub(ago));
+    }
+    read(argument, text, now).map_err(|_| CliError::Argument {
+        argument,
+        problem: format!(
+            "{text:?} is neither a time such as 2026-10-01T06:00:00Z nor how long ago, such as 36h"
+        ),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_date_or_how_long_ago_is_read() {
+        let now = UnixMillis::from_seconds(200_000);
+        for (text, expected) in [
+            ("1h", Some(196_400)),
+            ("9999years", Some(0)),
+            ("1970-01-01T00:00:07Z", Some(7)),
+            ("yesterday", None),
+        ] {
+            let read = past("--issued-from", text, now)
+                .ok()
+                .map(UnixMillis::seconds);
+            assert_eq!(read, expected, "{text}");
+        }
+    }
 
     #[test]
     fn a_date_or_a_delay_is_read() {

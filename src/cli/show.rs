@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use certstatus::{SerialNumber, UnixMillis};
+use certstatus::UnixMillis;
 use serde_json::{Value, json};
 
 use super::{CliError, Output, print, print_json};
@@ -63,7 +63,7 @@ fn plain(character: char) -> char {
 }
 
 /// A member that is a time in milliseconds, as a date.
-fn date(value: &Value, path: &str) -> String {
+pub(super) fn date(value: &Value, path: &str) -> String {
     let found = path
         .split('.')
         .try_fold(value, |value, name| value.get(name));
@@ -72,12 +72,12 @@ fn date(value: &Value, path: &str) -> String {
 }
 
 /// The elements of a list.
-fn items(value: &Value) -> &[Value] {
+pub(super) fn items(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
 /// Rows under a heading, each column as wide as its widest cell.
-fn table(heading: &[&str], rows: Vec<Vec<String>>) -> String {
+pub(super) fn table(heading: &[&str], rows: Vec<Vec<String>>) -> String {
     let mut widths: Vec<usize> = heading.iter().map(|cell| cell.chars().count()).collect();
     for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
@@ -250,7 +250,7 @@ pub(super) fn certificates(value: &Value) -> String {
 pub(super) fn certificate(value: &Value) -> String {
     let mut shown = pairs(&[
         ("serial", text(value, "serial")),
-        ("status", text(value, "status")),
+        ("status", standing(value)),
         ("issuer", text(value, "issuer")),
         ("profile", text(value, "profile")),
         ("order", text(value, "order")),
@@ -269,36 +269,25 @@ pub(super) fn certificate(value: &Value) -> String {
     shown
 }
 
+/// A certificate's status, with since when and why it is revoked.
+fn standing(value: &Value) -> String {
+    let status = text(value, "status");
+    if value.get("revocation").is_none() {
+        return status;
+    }
+    let since = date(value, "revocation.revoked_at");
+    match text(value, "revocation.reason").as_str() {
+        "-" => format!("{status} since {since}"),
+        reason => format!("{status} since {since} ({reason})"),
+    }
+}
+
 /// A state that was set, or was so already.
 pub(super) fn set(what: &str, value: &Value) -> String {
     match value.get("entry") {
         Some(entry) => format!("{what} (entry {entry})\n"),
         None => format!("{what} (it was already)\n"),
     }
-}
-
-/// A revocation, and what became of the line whose key is in other hands.
-pub(super) fn revoked(serial: &SerialNumber, value: &Value) -> String {
-    let mut shown = format!(
-        "certificate {serial} is revoked since {} (reason code {}, entry {})\n",
-        date(value, "revoked_at"),
-        text(value, "reason"),
-        text(value, "entry"),
-    );
-    if let Some(line) = value.get("line_disabled").and_then(Value::as_str) {
-        let others = value.get("withdrawn").and_then(Value::as_array);
-        // Writing to a string cannot fail.
-        let _ = writeln!(
-            shown,
-            "line {line} is disabled and its other certificates ({}) authenticate no more: \
-             enable it, then add it again with a new key",
-            others.map_or(0, Vec::len)
-        );
-    }
-    shown.push_str(
-        "relying parties do not hear of it yet: this version makes no CRL of it and answers no OCSP\n",
-    );
-    shown
 }
 
 /// The state of everything.
@@ -364,10 +353,19 @@ pub(super) fn status(value: &Value) -> String {
         tokens.collect(),
     ));
     let issuers = value.get("issuers").map_or(&[][..], items).iter();
-    let issuers =
-        issuers.map(|issuer| vec![text(issuer, "issuer"), text(issuer, "role"), usable(issuer)]);
+    let issuers = issuers.map(|issuer| {
+        vec![
+            text(issuer, "issuer"),
+            text(issuer, "role"),
+            usable(issuer),
+            text(issuer, "revoked.reason"),
+        ]
+    });
     shown.push('\n');
-    shown.push_str(&table(&["ISSUER", "ROLE", "USABLE"], issuers.collect()));
+    shown.push_str(&table(
+        &["ISSUER", "ROLE", "USABLE", "REVOKED"],
+        issuers.collect(),
+    ));
     shown
 }
 
@@ -424,14 +422,6 @@ mod tests {
     }
 
     #[test]
-    fn a_revocation_says_whom_it_does_not_reach() {
-        let serial = "4b1f00c5d2a94e7f8a6d03b1c7e95f20".parse().unwrap();
-        let shown = revoked(&serial, &json!({"revoked_at": 0, "reason": 4, "entry": 9}));
-        assert!(shown.contains("reason code 4, entry 9"), "{shown}");
-        assert!(shown.contains("no CRL of it"), "{shown}");
-    }
-
-    #[test]
     fn any_answer_is_shown() {
         let odd = [
             Value::Null,
@@ -463,14 +453,15 @@ mod tests {
             "version": "0.1.0", "now": 0, "ready": false, "reasons": ["the token is away", "no disk"],
             "log": {"origin": "o", "state": "halted", "reason": "disk full", "size": 7, "published": 6},
             "tokens": [{"token": "main", "usable": false, "problem": "no host"}],
-            "issuers": [{"issuer": "device-1", "role": "device", "usable": true}],
+            "issuers": [{"issuer": "device-1", "role": "device", "usable": true,
+                "revoked": {"reason": "key-compromise"}}],
         }));
         for part in [
             "ready to issue  no: the token is away; no disk",
             "halted: disk full",
             "7, 6 published",
             "no host",
-            "device-1  device  yes",
+            "device-1  device  yes     key-compromise",
         ] {
             assert!(status.contains(part), "{part}\n{status}");
         }

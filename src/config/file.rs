@@ -15,8 +15,8 @@ use serde::Deserialize;
 use super::text::{check_origin, check_server_name, check_url, plain};
 use super::uri::TokenUri;
 use super::{
-    Config, ConfigError, Issuer, KeyUri, Listen, Log, LogKeyPlace, MinimumTls, Operator, Server,
-    Token,
+    Config, ConfigError, Issuer, KeyUri, Listen, Log, LogKeyPlace, MinimumTls, Operator,
+    Revocation, Server, Token,
 };
 
 /// The longest path of a Unix socket in bytes that every system takes (sockaddr_un).
@@ -34,6 +34,15 @@ const SIGN_DEADLINE: std::ops::RangeInclusive<Duration> =
 
 /// How long a signature may take when the file does not say.
 const SIGN_DEADLINE_DEFAULT: Duration = Duration::from_secs(10);
+
+/// How often responders look at the published log when the file does not say.
+const OCSP_POLL: Duration = Duration::from_secs(1);
+
+/// How long OCSP answers may be cached when the file does not say.
+const OCSP_CACHED: Duration = Duration::from_secs(600);
+
+/// Within which time a CRL follows a revocation when the file does not say.
+const CRL_WITHIN: Duration = Duration::from_secs(5);
 
 /// Names in the server's certificate.
 const SERVER_NAMES_MAX: usize = 32;
@@ -55,6 +64,17 @@ pub struct File {
     operator: Vec<OperatorForm>,
     token: Vec<TokenForm>,
     issuer: Vec<IssuerForm>,
+    #[serde(default)]
+    revocation: RevocationForm,
+}
+
+/// `[revocation]`.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RevocationForm {
+    ocsp_poll: Option<String>,
+    ocsp_cached: Option<String>,
+    crl_within: Option<String>,
 }
 
 /// `[log]`.
@@ -148,6 +168,7 @@ impl File {
             operators: at.operators(self.operator)?,
             tokens: at.tokens(self.token)?,
             issuers: at.issuers(self.issuer)?,
+            revocation: at.revocation(&self.revocation)?,
         };
         at.places(&config)?;
         at.sockets(&config)?;
@@ -385,6 +406,32 @@ impl Place<'_> {
             });
         }
         Ok(issuers)
+    }
+
+    /// `[revocation]`.
+    fn revocation(&self, form: &RevocationForm) -> Result<Revocation, ConfigError> {
+        let within = |key: &str, value: &Option<String>, default, range: (Duration, Duration)| {
+            let key = format!("revocation.{key}");
+            let time = match value {
+                Some(text) => self.duration(&key, text)?,
+                None => default,
+            };
+            if (range.0..=range.1).contains(&time) {
+                return Ok(time);
+            }
+            let (least, most) = (
+                humantime::format_duration(range.0),
+                humantime::format_duration(range.1),
+            );
+            Err(self.refuse(key, format!("must be {least} to {most}")))
+        };
+        let (least, hour) = (Duration::from_millis(100), Duration::from_secs(3600));
+        let day = hour.saturating_mul(24);
+        Ok(Revocation {
+            ocsp_poll: within("ocsp_poll", &form.ocsp_poll, OCSP_POLL, (least, hour))?,
+            ocsp_cached: within("ocsp_cached", &form.ocsp_cached, OCSP_CACHED, (least, day))?,
+            crl_within: within("crl_within", &form.crl_within, CRL_WITHIN, (least, hour))?,
+        })
     }
 
     /// What is published must not hold what is not.

@@ -16,6 +16,7 @@ use crate::http::ops::{self, Ops};
 use crate::http::tls::{ServerCertificate, server_config};
 use crate::http::{Api, serve_api};
 use crate::issuance::Issuance;
+use crate::revocation::Revocations;
 use crate::signing_log::SigningLog;
 use crate::time::Clock;
 
@@ -44,9 +45,17 @@ impl Listeners {
         let lines = tcp(config.listen.api).await?;
         let operations = tcp(config.listen.ops).await?;
         let socket = admin::bind(&config.listen.admin_socket)?;
+        let keyed = config.issuers.iter().filter(|issuer| issuer.key.is_some());
+        let revocations = Revocations::new(
+            log.clone(),
+            clock.clone(),
+            config.revocation,
+            keyed.map(|issuer| issuer.name.clone()).collect(),
+        );
         let admin = Admin::new(
             issuance.clone(),
             log.clone(),
+            revocations,
             hsm.clone(),
             clock.clone(),
             config.operators.clone(),

@@ -13,11 +13,11 @@ use x509_cert::name::Name;
 
 use crate::config::Config;
 use crate::csr::VerifiedCsr;
-use certstatus::durable;
 use crate::http::tls::{ServerCertificate, TlsError};
 use crate::issuance::{Issuance, IssueError};
 use crate::ra::{APPLIANCE, Grant, Purpose};
 use crate::time::Clock;
+use certstatus::durable;
 
 /// The longest pause between two looks at the certificate's age: a pause does not see the clock being set.
 const LOOK_INTERVAL: Duration = Duration::from_secs(3600);

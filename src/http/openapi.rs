@@ -26,12 +26,14 @@ mod tests {
     }
 
     /// Types that only operators get, on the admin socket.
-    const OPERATORS: [&str; 5] = [
+    const OPERATORS: [&str; 7] = [
         "unknown-operator",
         "exists",
         "missing",
         "value-refused",
         "body-refused",
+        "not-on-hold",
+        "authority",
     ];
 
     #[test]

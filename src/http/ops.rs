@@ -2,9 +2,9 @@
 //!
 //! Owns what is told there, and the one judgement whether the appliance is ready, which `hallmark status` shows
 //! too. Promises that ready means: a device certificate could be issued now by at least one issuer, and the
-//! issuer of line certificates has been loaded, its token may be away. Never tells a name of a device. Failure
-//! story: it answers as soon as the log is open, also while the log recovers or is halted, because that is when
-//! it is asked.
+//! issuer of line certificates has been loaded and is not revoked, its token may be away. Never tells a name of a
+//! device. Failure story: it answers as soon as the log is open, also while the log recovers or is halted, because
+//! that is when it is asked.
 
 use axum::Router;
 use axum::extract::State;
@@ -107,18 +107,29 @@ fn judge(state: &LogState, issuers: &[IssuerHealth], tokens: &[TokenHealth]) -> 
             reasons.push(format!("the signing log is halted: {reason}"));
         }
     }
-    // Loaded is enough here: devices get certificates while the token of the lines' issuer is away.
-    let access = issuers
+    // Loaded is enough here: devices get certificates while the token of the lines' issuer is away. Not so when its
+    // certificate is revoked: nobody vouches for lines then, and the log refuses what they ask for.
+    let mut access = issuers
         .iter()
-        .any(|issuer| issuer.role == IssuerRole::Access && issuer.loaded);
-    if !access {
+        .filter(|issuer| issuer.role == IssuerRole::Access && issuer.loaded)
+        .peekable();
+    if access.peek().is_none() {
         reasons.push("the issuer of line certificates is not loaded yet".to_owned());
+    } else if access.all(|issuer| issuer.revoked.is_some()) {
+        reasons.push("the certificate of the issuer of line certificates is revoked".to_owned());
     }
     let device = issuers
         .iter()
-        .any(|issuer| issuer.role == IssuerRole::Device && issuer.usable);
-    if !device {
-        reasons.push("no issuer of device certificates can sign now".to_owned());
+        .filter(|issuer| issuer.role == IssuerRole::Device);
+    if !device
+        .clone()
+        .any(|issuer| issuer.usable && issuer.revoked.is_none())
+    {
+        reasons.push("no issuer of device certificates can issue now".to_owned());
+        let revoked = device.filter(|issuer| issuer.revoked.is_some());
+        reasons.extend(
+            revoked.map(|issuer| format!("issuer {}: its certificate is revoked", issuer.issuer)),
+        );
         reasons.extend(tokens.iter().filter(|token| !token.usable).map(|token| {
             let problem = token.problem.as_deref().unwrap_or("not usable");
             format!("token {}: {problem}", token.token)
@@ -237,9 +248,11 @@ fn expose_tokens(text: &mut Exposition, tokens: &[TokenHealth]) {
 
 #[cfg(test)]
 mod tests {
-    use certstatus::UnixMillis;
+    use certstatus::log::LeafIndex;
+    use certstatus::{RevocationReason, UnixMillis};
 
     use super::*;
+    use crate::signing_log::Revocation;
 
     /// A token.
     fn token(usable: bool) -> TokenHealth {
@@ -259,8 +272,17 @@ mod tests {
             role,
             loaded,
             usable,
+            revoked: None,
         };
         let (device, access) = (IssuerRole::Device, IssuerRole::Access);
+        let revoked = |role| IssuerHealth {
+            revoked: Some(Revocation {
+                revoked_at: UnixMillis(5_000),
+                reason: Some(RevocationReason::CertificateHold),
+                entry: LeafIndex(7),
+            }),
+            ..issuer(role, true, true)
+        };
         // A second issuer of either kind may be away.
         let both = [
             issuer(device, false, false),
@@ -284,6 +306,21 @@ mod tests {
                 LogState::Running,
                 vec![issuer(device, true, false), issuer(access, true, true)],
                 2,
+            ),
+            (
+                LogState::Running,
+                vec![issuer(device, true, true), revoked(access)],
+                1,
+            ),
+            (
+                LogState::Running,
+                vec![issuer(device, true, true), revoked(access), both[2].clone()],
+                0,
+            ),
+            (
+                LogState::Running,
+                vec![revoked(device), issuer(access, true, true)],
+                3,
             ),
             (LogState::Recovering, Vec::new(), 4),
         ];

@@ -18,7 +18,7 @@ use crate::hsm::HsmError;
 use crate::issuance::IssueError;
 use crate::profile::BuildRefused;
 use crate::ra::{ChangeRefused, Refused};
-use crate::signing_log::{IntentRefused, LogError};
+use crate::signing_log::{IntentRefused, LogError, RevokeRefused};
 
 pub(crate) mod kind;
 
@@ -192,6 +192,9 @@ impl From<&IntentRefused> for Problem {
                 conflict(&kind::KEY_USED, holder.as_ref().map(|holder| holder.serial))
             }
             IntentRefused::DeviceIdUsed { serial, .. } => conflict(&kind::DEVICE_ID_USED, *serial),
+            IntentRefused::IssuerRevoked { .. } => {
+                Self::new(&kind::ISSUER_REVOKED, refused.to_string())
+            }
             IntentRefused::Object { .. } => Self::internal(refused),
             IntentRefused::Log(error) => Self::from(error),
         }
@@ -235,6 +238,7 @@ impl From<&LogError> for Problem {
                 Self::internal(error)
             }
             LogError::Change(refused) => Self::from(refused),
+            LogError::Revoke(refused) => Self::from(refused),
         }
     }
 }
@@ -252,6 +256,18 @@ impl From<&HsmError> for Problem {
         let detail =
             "the token that holds the issuer's key did not sign: send the same request again later";
         Self::unavailable(kind, detail, error)
+    }
+}
+
+impl From<&RevokeRefused> for Problem {
+    fn from(refused: &RevokeRefused) -> Self {
+        let (kind, serial) = match refused {
+            RevokeRefused::NotIssued(serial) => (&kind::MISSING, serial),
+            RevokeRefused::NotOnHold(serial) | RevokeRefused::Final(serial) => {
+                (&kind::NOT_ON_HOLD, serial)
+            }
+        };
+        Self::new(kind, refused.to_string()).with_serial(*serial)
     }
 }
 
@@ -276,6 +292,9 @@ impl From<&IssueError> for Problem {
             IssueError::Intent(refused) => Self::from(refused),
             IssueError::RevokedBefore(serial) => {
                 Self::new(&kind::REVOKED_BEFORE, error.to_string()).with_serial(*serial)
+            }
+            IssueError::HeldBefore(serial) => {
+                Self::new(&kind::HELD_BEFORE, error.to_string()).with_serial(*serial)
             }
             IssueError::NoDeviceId => Self::new(
                 &kind::NO_DEVICE_ID,

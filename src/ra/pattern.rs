@@ -22,14 +22,14 @@ const NESTING_MAX: u32 = 32;
 
 /// A regular expression that is matched against whole device ids.
 #[derive(Clone, Debug)]
-pub(super) struct DeviceIdPattern(Regex);
+pub(crate) struct DeviceIdPattern(Regex);
 
 impl DeviceIdPattern {
     /// Compiles an operator's pattern.
     ///
     /// # Errors
     /// A sentence that says what is wrong with the pattern, for the operator to correct it.
-    pub(super) fn compile(pattern: &str) -> Result<Self, String> {
+    pub(crate) fn compile(pattern: &str) -> Result<Self, String> {
         if pattern.is_empty() || pattern.len() > PATTERN_CHARS_MAX {
             return Err(format!("a pattern has 1 to {PATTERN_CHARS_MAX} characters"));
         }
@@ -42,7 +42,7 @@ impl DeviceIdPattern {
     }
 
     /// Whether the whole device id matches.
-    pub(super) fn matches(&self, device_id: &str) -> bool {
+    pub(crate) fn matches(&self, device_id: &str) -> bool {
         self.0.is_match(device_id.as_bytes())
     }
 }

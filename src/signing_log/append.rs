@@ -19,7 +19,8 @@ use tokio::sync::oneshot;
 
 use super::error::{IntentRefused, LogError};
 use super::intent::{Certificate, Failed, Intent, ToBeSigned};
-use super::record::{IssuerRecord, Revocation};
+use super::record::IssuerRecord;
+use super::revocations::{RevokeDraft, Revoked};
 use crate::hsm::Hsm;
 use crate::limits;
 use crate::profile::Tbs;
@@ -43,10 +44,10 @@ pub(super) enum Append {
         note: Box<Note>,
         answer: Option<oneshot::Sender<Result<LeafIndex, LogError>>>,
     },
-    /// A revocation.
+    /// Revocations for one reason.
     Revoke {
         draft: Box<RevokeDraft>,
-        answer: oneshot::Sender<Result<Revocation, LogError>>,
+        answer: oneshot::Sender<Result<Vec<Revoked>, LogError>>,
     },
     /// Not an entry: what a start has to make sure of.
     Recover {
@@ -126,13 +127,6 @@ pub(super) enum Effect {
     Change(Change),
     /// It makes an issuer known.
     Issuer(Box<IssuerRecord>),
-}
-
-/// A revocation that wants an index.
-pub(super) struct RevokeDraft {
-    pub serial: SerialNumber,
-    pub reason: u8,
-    pub detail: Sealed,
 }
 
 /// The first line of every self-test's string.
@@ -634,24 +628,6 @@ impl Note {
     }
 }
 
-impl RevokeDraft {
-    /// A revocation by an operator for an RFC 5280 reason.
-    pub(super) fn new(operator: &str, serial: SerialNumber, reason: u8) -> Result<Self, LogError> {
-        // 7 is unused, and 8 (removeFromCRL) is no revocation.
-        if !matches!(reason, 0..=6 | 9 | 10) {
-            return Err(refused(
-                "reason",
-                "must be an RFC 5280 reason code for a revocation: 0 to 6, 9 or 10",
-            ));
-        }
-        Ok(Self {
-            serial,
-            reason,
-            detail: Sealed::event(json!({ "operator": operator }))?,
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use certstatus::log::Detail as _;
@@ -683,15 +659,6 @@ mod tests {
     fn salts_differ() {
         let seal = || Sealed::event(json!({})).unwrap().hash;
         assert_ne!(seal(), seal());
-    }
-
-    #[test]
-    fn revocations_have_a_reason_that_revokes() {
-        let serial = SerialNumber::from_random([7; 16]);
-        for reason in 0..=u8::MAX {
-            let taken = RevokeDraft::new("op", serial, reason).is_ok();
-            assert_eq!(taken, matches!(reason, 0..=6 | 9 | 10), "{reason}");
-        }
     }
 
     #[test]

@@ -2,8 +2,10 @@
 //!
 //! Owns the two error enums. Texts are for operators and lines; none holds SQL, a detail or a secret.
 
+use certstatus::log::IssuerName;
 use certstatus::{SerialNumber, UnixMillis};
 
+use super::revocations::RevokeRefused;
 use crate::hsm::HsmError;
 use crate::ra::{ChangeRefused, Refused};
 use crate::store::StoreError;
@@ -36,6 +38,14 @@ pub enum IntentRefused {
         device_id: String,
         /// Its certificate, where whoever asks may know.
         serial: Option<SerialNumber>,
+    },
+    /// The certificate of the issuer, or of the one that vouches for lines, is revoked or on hold.
+    #[error(
+        "the CA certificate of {issuer} is revoked or on hold, so nothing is issued: tell the appliance's operator"
+    )]
+    IssuerRevoked {
+        /// Whose certificate is revoked.
+        issuer: IssuerName,
     },
     /// The object is not one that the grant entitles to, or cannot stand in the log: our own fault.
     #[error("the signing log does not take this object: {problem}")]
@@ -108,6 +118,9 @@ pub enum LogError {
     /// Writing the published files failed; it is retried.
     #[error("publishing the log failed: {0}")]
     Publish(String),
+    /// A certificate cannot be revoked or released.
+    #[error(transparent)]
+    Revoke(#[from] RevokeRefused),
     /// A change of the registry is refused.
     #[error(transparent)]
     Change(#[from] ChangeRefused),

@@ -11,15 +11,16 @@ use certstatus::log::entry::Slug;
 use certstatus::log::merkle::{Hash, TileAt, leaf_hash};
 use certstatus::log::tile::{Edge, encode_hashes};
 use certstatus::log::{DetailHash, Entry, EntryKind, IssuerName, LeafIndex, Outcome, Subject};
-use certstatus::{SerialNumber, UnixMillis};
+use certstatus::{RevocationReason, SerialNumber, UnixMillis};
 use tokio::sync::oneshot;
 
-use super::append::{
-    Append, CertificateRow, Closing, Effect, IntentDraft, Note, RevokeDraft, Sealed,
-};
+use super::append::{Append, CertificateRow, Closing, Effect, IntentDraft, Note, Sealed};
 use super::error::{Holder, IntentRefused, LogError};
 use super::intent::Intent;
-use super::record::{IssuerRecord, Revocation};
+use super::record::IssuerRecord;
+use super::revocations::{
+    Authorities, Decision, Revocable, Revocation, RevokeDraft, Revoked, RevokedRow, decide,
+};
 use crate::ra::{Change, ChangeRefused, Order, Registry, Units};
 
 mod units;
@@ -37,6 +38,8 @@ pub(super) struct View {
     pub open: BTreeSet<u64>,
     /// Lines and orders.
     pub registry: Registry,
+    /// The issuers' own certificates.
+    pub authorities: Authorities,
 }
 
 /// What is durable, as far as this batch asks for it.
@@ -64,14 +67,6 @@ pub(super) struct Live {
     pub requested: DetailHash,
 }
 
-/// What a revocation finds.
-pub(super) enum Revocable {
-    /// A certificate of this issuer.
-    Issued(IssuerName),
-    /// It counts as revoked already.
-    Revoked(Revocation),
-}
-
 /// What one transaction makes durable.
 pub(super) struct Plan {
     /// The index of its first entry.
@@ -84,7 +79,7 @@ pub(super) struct Plan {
     pub opened: Vec<u64>,
     /// Intents with the entry of their outcome, and how they ended.
     pub closed: Vec<(u64, u64, Outcome)>,
-    /// Serials that count as revoked from now on.
+    /// Serials that count as revoked from now on, or do so no more.
     pub revoked: Vec<RevokedRow>,
     /// Issuers by entry.
     pub issuers: Vec<(u64, IssuerRecord)>,
@@ -100,15 +95,6 @@ pub(super) struct Plan {
     pub edge: Edge,
     /// The time of the newest entry.
     pub newest: UnixMillis,
-}
-
-/// A serial that counts as revoked.
-pub(super) struct RevokedRow {
-    pub serial: SerialNumber,
-    pub issuer: IssuerName,
-    pub entry: u64,
-    pub reason: Option<u8>,
-    pub revoked_at: UnixMillis,
 }
 
 /// Who waits for a plan, and for what.
@@ -134,10 +120,10 @@ pub(super) enum Waiting {
         answer: Option<oneshot::Sender<Result<LeafIndex, LogError>>>,
         result: Result<LeafIndex, LogError>,
     },
-    /// A revocation, or its refusal.
+    /// Revocations, each with what became of it.
     Revoked {
-        answer: oneshot::Sender<Result<Revocation, LogError>>,
-        result: Result<Revocation, LogError>,
+        answer: oneshot::Sender<Result<Vec<Revoked>, LogError>>,
+        outcomes: Vec<Revoked>,
     },
 }
 
@@ -178,6 +164,8 @@ struct Planner<'a> {
     freed: HashSet<u64>,
     /// Orders as the batch leaves them so far.
     orders: BTreeMap<Slug, Order>,
+    /// The issuers' certificates, once the batch changes how one of them stands.
+    authorities: Option<Authorities>,
 }
 
 impl<'a> Planner<'a> {
@@ -209,6 +197,7 @@ impl<'a> Planner<'a> {
             ended: HashSet::new(),
             freed: HashSet::new(),
             orders: BTreeMap::new(),
+            authorities: None,
         };
         let Facts { live, .. } = &facts;
         for (place, live) in live.iter().enumerate() {
@@ -252,7 +241,7 @@ impl<'a> Planner<'a> {
             },
             Append::Revoke { draft, answer } => Waiting::Revoked {
                 answer,
-                result: self.revoke(*draft),
+                outcomes: self.revoke(*draft),
             },
             Append::Recover { .. } | Append::Stop { .. } => return None,
         })
@@ -288,6 +277,11 @@ impl<'a> Planner<'a> {
             self.take_crl_number(&draft.issuer, number)?;
         }
         if let Some(row) = &draft.certificate {
+            let authorities = self.authorities.as_ref().unwrap_or(&self.view.authorities);
+            if let Some(issuer) = authorities.forbids(&draft.issuer, row.why) {
+                let issuer = issuer.clone();
+                return Err(IntentRefused::IssuerRevoked { issuer });
+            }
             self.admit(row)?;
             if let (Some(line), Some(renewed)) = (&row.line, row.renews) {
                 // The request may be older than the operator's act.
@@ -461,6 +455,7 @@ impl<'a> Planner<'a> {
                 entry: index,
                 reason: None,
                 revoked_at: self.second(),
+                previous: None,
             });
         }
         Ok(LeafIndex(index))
@@ -511,56 +506,76 @@ impl<'a> Planner<'a> {
         let Change::LineCertified { certificate, .. } = change else {
             return Ok(());
         };
-        match self.facts.revocable.get(&certificate.serial) {
-            Some(Revocable::Revoked(_)) => Err(ChangeRefused::Value {
+        let found = self.facts.revocable.get(&certificate.serial);
+        match found.and_then(|found| found.standing) {
+            Some(standing) if standing.counts() => Err(ChangeRefused::Value {
                 key: "certificate",
                 problem: format!(
                     "{} was revoked meanwhile: ask for another",
                     certificate.serial
                 ),
             }),
-            Some(Revocable::Issued(_)) | None => Ok(()),
+            Some(_) | None => Ok(()),
         }
     }
 
-    /// Takes a revocation; one that stands already stays as it is.
-    fn revoke(&mut self, draft: RevokeDraft) -> Result<Revocation, LogError> {
-        let RevokeDraft {
-            serial,
-            reason,
-            detail,
-        } = draft;
-        let issuer = match self.facts.revocable.get(&serial) {
-            Some(Revocable::Revoked(standing)) => return Ok(*standing),
-            Some(Revocable::Issued(issuer)) => issuer.clone(),
-            None => {
-                let name = format!("certificate with the serial {serial} that was issued");
-                return Err(ChangeRefused::Missing(name).into());
+    /// Takes revocations, each as its serial stands after those before it.
+    fn revoke(&mut self, draft: RevokeDraft) -> Vec<Revoked> {
+        let RevokeDraft { reason, serials } = draft;
+        let each = serials.into_iter();
+        each.map(|(serial, detail)| {
+            let found = self.facts.revocable.get(&serial);
+            match decide(serial, found, reason, self.second()) {
+                Decision::Stands(standing) => Revoked::Unchanged(standing),
+                Decision::Refused(refused) => Revoked::Refused(refused),
+                Decision::Append(revoked_at) => {
+                    Revoked::Changed(self.append_revoked(serial, reason, revoked_at, detail))
+                }
             }
+        })
+        .collect()
+    }
+
+    /// Appends a revocation that was decided, of a serial whose facts are there.
+    fn append_revoked(
+        &mut self,
+        serial: SerialNumber,
+        reason: RevocationReason,
+        revoked_at: UnixMillis,
+        detail: Sealed,
+    ) -> Revocation {
+        let index = self.plan.edge.size();
+        let standing = Revocation {
+            revoked_at,
+            reason: Some(reason),
+            entry: LeafIndex(index),
         };
-        let revoked_at = self.second();
+        let Some(found) = self.facts.revocable.get_mut(&serial) else {
+            return standing;
+        };
+        let previous = found.standing.replace(standing);
+        let issuer = found.issuer.clone();
         let kind = EntryKind::Revoked {
             issuer: issuer.clone(),
             serial,
-            reason,
+            reason: reason.code(),
             revoked_at,
         };
-        let index = self.push(kind, Some(detail));
+        self.push(kind, Some(detail));
         self.plan.revoked.push(RevokedRow {
             serial,
             issuer,
             entry: index,
             reason: Some(reason),
             revoked_at,
+            previous: previous.map(|previous| previous.entry.0),
         });
-        let revocation = Revocation {
-            revoked_at,
-            reason,
-            entry: LeafIndex(index),
-        };
-        let standing = Revocable::Revoked(revocation);
-        self.facts.revocable.insert(serial, standing);
-        Ok(revocation)
+        if self.view.authorities.knows(&serial) {
+            let view = &self.view.authorities;
+            let authorities = self.authorities.get_or_insert_with(|| view.clone());
+            authorities.note(serial, standing);
+        }
+        standing
     }
 
     /// The plan. A batch without entries leaves the log's time alone.

@@ -9,7 +9,7 @@ use certstatus::log::{
     Class, Detail as _, DetailHash, IntentDetail, IssuerName, LeafIndex, OutcomeDetail, Subject,
 };
 use certstatus::signature::assemble;
-use certstatus::{SerialNumber, UnixMillis};
+use certstatus::{RevocationReason, SerialNumber, UnixMillis};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{QueryBuilder, Row as _, Sqlite};
 
@@ -19,6 +19,7 @@ use super::intent::Issued;
 use super::record::{
     CertificateFilter, CertificateRecord, CertificateState, Claim, Claimed, IssuerRecord,
 };
+use super::revocations::{NEWEST, Revocation, reason, standing};
 use super::tables::{issuer, serial, unsigned};
 
 /// Certificates in one answer at most.
@@ -28,13 +29,12 @@ const LIST_MAX: u32 = 1000;
 const LIST_DEFAULT: u32 = 100;
 
 /// The columns of a [`CertificateRecord`].
-const CERTIFICATES: &str = "SELECT c.intent, c.serial, c.issuer, c.profile, c.order_name, c.line, \
-     c.device_id, c.not_before, c.not_after, o.entry, o.outcome, r.entry AS revoked \
-     FROM certificate c LEFT JOIN outcome o ON o.intent = c.intent \
-     LEFT JOIN revocation r ON r.serial = c.serial WHERE ";
+pub(super) const CERTIFICATES: &str = "SELECT c.intent, c.serial, c.issuer, c.why, c.profile, c.order_name, \
+     c.line, c.device_id, c.not_before, c.not_after, o.entry, o.outcome, r.entry AS revoked, r.reason, \
+     r.revoked_at FROM certificate c LEFT JOIN outcome o ON o.intent = c.intent ";
 
 /// A failed read.
-fn failed(error: sqlx::Error) -> LogError {
+pub(super) fn failed(error: sqlx::Error) -> LogError {
     LogError::read(&error)
 }
 
@@ -45,11 +45,12 @@ pub(super) async fn claimed(
     database: &mut SqliteConnection,
 ) -> Result<Claimed, LogError> {
     let row = sqlx::query(
-        "SELECT c.intent, c.serial, c.not_after, o.entry, o.outcome, r.entry AS revoked, \
-         i.detail AS intent_detail, e.detail AS outcome_detail \
+        "SELECT c.intent, c.serial, c.not_after, o.entry, o.outcome, r.entry AS revoked, r.reason, \
+         r.revoked_at, i.detail AS intent_detail, e.detail AS outcome_detail \
          FROM certificate c JOIN entry i ON i.idx = c.intent \
          LEFT JOIN outcome o ON o.intent = c.intent LEFT JOIN entry e ON e.idx = o.entry \
-         LEFT JOIN revocation r ON r.serial = c.serial \
+         LEFT JOIN revocation r ON r.entry = \
+         (SELECT max(n.entry) FROM revocation n WHERE n.serial = c.serial) \
          WHERE c.spki = $1 AND c.order_name = $2 AND c.requested = $3 \
          AND c.device_key IS NOT NULL AND (o.outcome IS NULL OR o.outcome = 0)",
     )
@@ -68,9 +69,9 @@ pub(super) async fn claimed(
         return Ok(Claimed::InFlight);
     };
     let serial = serial(&row, "serial").map_err(failed)?;
-    let revoked: Option<i64> = row.try_get("revoked").map_err(failed)?;
-    if revoked.is_some() {
-        return Ok(Claimed::Revoked { serial });
+    let standing = standing(&row).map_err(failed)?;
+    if let Some(standing) = standing.filter(Revocation::counts) {
+        return Ok(Claimed::Revoked { serial, standing });
     }
     let not_after = UnixMillis(unsigned(&row, "not_after").map_err(failed)?);
     Ok(Claimed::Issued(Issued {
@@ -108,6 +109,7 @@ pub(super) async fn certificates(
     database: &mut SqliteConnection,
 ) -> Result<Vec<CertificateRecord>, LogError> {
     let mut select = QueryBuilder::<Sqlite>::new(CERTIFICATES);
+    select.push(NEWEST).push(" WHERE ");
     let after = filter
         .after
         .map_or(-1, |after| i64::try_from(after).unwrap_or(i64::MAX));
@@ -142,7 +144,8 @@ pub(super) async fn certificate(
 ) -> Result<Option<CertificateRecord>, LogError> {
     let mut select = QueryBuilder::<Sqlite>::new(CERTIFICATES);
     select
-        .push("c.serial = ")
+        .push(NEWEST)
+        .push(" WHERE c.serial = ")
         .push_bind(number.as_bytes().as_slice());
     let row = select
         .build()
@@ -155,7 +158,7 @@ pub(super) async fn certificate(
     let mut record = record(&row).map_err(failed)?;
     if matches!(
         record.status,
-        CertificateState::Issued | CertificateState::Revoked
+        CertificateState::Issued | CertificateState::OnHold | CertificateState::Revoked
     ) {
         let details = sqlx::query(
             "SELECT i.detail AS intent_detail, e.detail AS outcome_detail FROM outcome o \
@@ -174,13 +177,14 @@ pub(super) async fn certificate(
 }
 
 /// Reads a row of [`CERTIFICATES`].
-fn record(row: &SqliteRow) -> Result<CertificateRecord, sqlx::Error> {
+pub(super) fn record(row: &SqliteRow) -> Result<CertificateRecord, sqlx::Error> {
     let outcome: Option<i64> = row.try_get("outcome")?;
     let entry: Option<i64> = row.try_get("entry")?;
-    let revoked: Option<i64> = row.try_get("revoked")?;
-    let status = match (outcome, revoked) {
+    let revocation = standing(row)?.filter(Revocation::counts);
+    let status = match (outcome, revocation) {
         (None, _) => CertificateState::Open,
         (Some(0), None) => CertificateState::Issued,
+        (Some(0), Some(standing)) if standing.is_hold() => CertificateState::OnHold,
         (Some(0), Some(_)) => CertificateState::Revoked,
         (Some(1), _) => CertificateState::Abandoned,
         (Some(_), _) => CertificateState::Unresolved,
@@ -189,6 +193,8 @@ fn record(row: &SqliteRow) -> Result<CertificateRecord, sqlx::Error> {
         serial: serial(row, "serial")?,
         issuer: issuer(row, "issuer")?,
         status,
+        revocation,
+        why: row.try_get("why")?,
         profile: row.try_get("profile")?,
         order: row.try_get("order_name")?,
         line: row.try_get("line")?,
@@ -255,8 +261,9 @@ pub(super) async fn revoked(
     database: &mut SqliteConnection,
 ) -> Result<Vec<RevokedEntry>, LogError> {
     let rows = sqlx::query(
-        "SELECT serial, reason, revoked_at FROM revocation \
-         WHERE issuer = $1 AND entry < $2 ORDER BY entry",
+        "SELECT serial, reason, revoked_at FROM revocation r \
+         WHERE issuer = $1 AND entry < $2 AND reason IS NOT 8 AND NOT EXISTS \
+         (SELECT 1 FROM revocation n WHERE n.previous = r.entry AND n.entry < $2) ORDER BY entry",
     )
     .bind(issuer.as_str())
     .bind(i64::try_from(durable).unwrap_or(i64::MAX))
@@ -264,11 +271,10 @@ pub(super) async fn revoked(
     .await
     .map_err(failed)?;
     let entry = |row: &SqliteRow| {
-        let reason: Option<i64> = row.try_get("reason")?;
         Ok(RevokedEntry {
             serial: serial(row, "serial")?,
             revoked_at: UnixMillis(unsigned(row, "revoked_at")?),
-            reason: reason.and_then(|code| u8::try_from(code).ok()),
+            reason: reason(row)?.map(RevocationReason::code),
         })
     };
     let entries: Result<Vec<_>, sqlx::Error> = rows.iter().map(entry).collect();

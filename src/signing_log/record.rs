@@ -9,8 +9,10 @@ use certstatus::log::entry::Slug;
 use certstatus::log::{DetailHash, IssuerName, LeafIndex};
 use certstatus::signature::SignatureAlgorithm;
 use certstatus::{SerialNumber, UnixMillis};
+use der::Decode as _;
 
 use super::intent::Issued;
+use super::revocations::Revocation;
 
 /// Where the log is published.
 #[derive(Clone, Debug)]
@@ -45,6 +47,8 @@ pub enum Claimed {
     Revoked {
         /// The serial.
         serial: SerialNumber,
+        /// How it stands.
+        standing: Revocation,
     },
 }
 
@@ -56,6 +60,8 @@ pub enum CertificateState {
     Open,
     /// The certificate was issued and counts.
     Issued,
+    /// The certificate was issued and is on hold since.
+    OnHold,
     /// The certificate was issued and revoked since.
     Revoked,
     /// No token signed it.
@@ -73,6 +79,11 @@ pub struct CertificateRecord {
     pub issuer: IssuerName,
     /// What became of it.
     pub status: CertificateState,
+    /// How it stands revoked, if it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revocation: Option<Revocation>,
+    /// What it is for: `device`, `line`, `server`, `responder` or `ca`.
+    pub why: String,
     /// The profile.
     pub profile: String,
     /// The order.
@@ -126,6 +137,16 @@ pub struct IssuerRecord {
     pub partitions: u32,
 }
 
+impl IssuerRecord {
+    /// The serial of its certificate, where that is of this appliance's form: an offline root's need not be.
+    #[must_use]
+    pub fn serial(&self) -> Option<SerialNumber> {
+        let certificate = x509_cert::Certificate::from_der(&self.certificate).ok()?;
+        let serial = certificate.tbs_certificate().serial_number();
+        SerialNumber::from_slice(serial.as_bytes()).ok()
+    }
+}
+
 /// What an issuer is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -167,15 +188,4 @@ pub struct LogStatus {
     pub newest: UnixMillis,
     /// Intents without an outcome.
     pub open_intents: u64,
-}
-
-/// What a revocation came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Revocation {
-    /// When it counts as revoked.
-    pub revoked_at: UnixMillis,
-    /// The reason code that stands (0 for an unresolved intent, which has none).
-    pub reason: u8,
-    /// Its entry.
-    pub entry: LeafIndex,
 }

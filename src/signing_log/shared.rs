@@ -3,11 +3,12 @@
 //! Owns the state, the head that is durable, the newest entries on their way to publication, and the readers.
 //! Promises that [`Shared::head`] never runs ahead of a commit. Never blocks: locks are held for an instant.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock};
 
 use certstatus::UnixMillis;
+use certstatus::log::IssuerName;
 use certstatus::log::checkpoint::{Checkpoint, VerifierKey};
 use certstatus::log::merkle::Hash;
 use sqlx::sqlite::SqlitePool;
@@ -16,6 +17,7 @@ use tokio::sync::{Notify, watch};
 use super::error::LogError;
 use super::mover::Moves;
 use super::record::{LogState, Publication};
+use super::revocations::{Authorities, Revocation};
 use super::tree::StoredEntry;
 use crate::hsm::LogKey;
 use crate::ra::Registry;
@@ -45,6 +47,10 @@ pub(super) struct Shared {
     readers: RwLock<SqlitePool>,
     /// What the mover and the writer have moved into the database.
     pub moves: Moves,
+    /// Revocations, releases and unresolved certificates since this process began.
+    pub revocations: watch::Sender<u64>,
+    /// The issuers whose own certificates stand revoked.
+    revoked_issuers: RwLock<BTreeMap<IssuerName, Revocation>>,
     /// No more intents.
     pub stopping: AtomicBool,
     /// No more entries.
@@ -103,6 +109,8 @@ impl Shared {
             tail: Mutex::default(),
             readers: RwLock::new(readers),
             moves: Moves::default(),
+            revocations: watch::Sender::new(0),
+            revoked_issuers: RwLock::default(),
             stopping: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             _lock: lock,
@@ -153,6 +161,18 @@ impl Shared {
     pub(super) fn replace_readers(&self, new: SqlitePool) {
         let mut readers = self.readers.write().unwrap_or_else(PoisonError::into_inner);
         *readers = new;
+    }
+
+    /// The issuers whose own certificates stand revoked.
+    pub(super) fn revoked_issuers(&self) -> BTreeMap<IssuerName, Revocation> {
+        let revoked = self.revoked_issuers.read();
+        revoked.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Tells which they are.
+    pub(super) fn set_revoked_issuers(&self, authorities: &Authorities) {
+        let revoked = self.revoked_issuers.write();
+        *revoked.unwrap_or_else(PoisonError::into_inner) = authorities.revoked().clone();
     }
 
     /// Hands entries that just became durable to the publisher.

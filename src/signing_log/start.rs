@@ -21,7 +21,9 @@ use super::error::LogError;
 use super::mover;
 use super::plan::View;
 use super::publish::{Publisher, published_size};
+use super::read;
 use super::record::{LogState, Publication};
+use super::revocations;
 use super::shared::Shared;
 use super::tables::unsigned;
 use super::tree;
@@ -110,6 +112,7 @@ impl Idle {
         ));
         let mover = store::open_mover(&path).await;
         let mover = mover.map_err(|error| LogError::halted(&error))?;
+        shared.set_revoked_issuers(&view.authorities);
         let published = published_size(&shared, view.edge.size(), &mut writer).await?;
         let publisher = Publisher::new(Arc::clone(&shared), published, pace, &mut writer).await?;
         let (asks, queue) = mpsc::channel(limits::APPEND_QUEUE_MAX);
@@ -194,11 +197,15 @@ impl SigningLog {
         check_genesis(&parts.origin, &verifier, database).await?;
         let registry = registry(database).await?;
         let (open, inherited) = open_intents(database).await?;
+        let issuers = read::issuers(database).await?;
+        let authorities = revocations::authorities(&issuers, database).await;
+        let authorities = authorities.map_err(|fault| LogError::Read(certstatus::chain(&fault)))?;
         let view = View {
             edge: tree::edge_at(size, database).await?,
             newest: newest(size, database).await?,
             open,
             registry,
+            authorities,
         };
         let begun = Begun {
             view,

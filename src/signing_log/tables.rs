@@ -6,14 +6,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use certstatus::log::{DetailHash, IssuerName, LeafIndex, Outcome, Subject};
-use certstatus::{SerialNumber, UnixMillis};
+use certstatus::SerialNumber;
+use certstatus::log::{DetailHash, IssuerName, Outcome, Subject};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{Connection as _, QueryBuilder, Row as _, Sqlite};
 
 use super::append::{Append, Effect};
-use super::plan::{Facts, Live, Plan, Revocable};
-use super::record::Revocation;
+use super::plan::{Facts, Live, Plan};
+use super::revocations;
 use crate::ra::Change;
 
 /// Rows in one statement: beyond it the statement's own cost no longer counts, and its text is kept.
@@ -187,19 +187,7 @@ async fn outcomes(plan: &Plan, database: &mut SqliteConnection) -> Result<(), Wr
 
 /// Writes what few plans have, row by row.
 async fn rare(plan: &Plan, database: &mut SqliteConnection) -> Result<(), WriteFault> {
-    for row in &plan.revoked {
-        sqlx::query(
-            "INSERT INTO revocation (serial, issuer, entry, reason, revoked_at) \
-             VALUES ($1, $2, $3, $4, $5)",
-        )
-        .bind(row.serial.as_bytes().as_slice())
-        .bind(row.issuer.as_str())
-        .bind(signed(row.entry)?)
-        .bind(row.reason.map(i64::from))
-        .bind(signed(row.revoked_at.0)?)
-        .execute(&mut *database)
-        .await?;
-    }
+    revocations::write(&plan.revoked, database).await?;
     for (entry, change) in &plan.changes {
         let text = serde_json::to_string(change).map_err(|_| WriteFault::Row("registry_change"))?;
         sqlx::query("INSERT INTO registry_change (entry, change) VALUES ($1, $2)")
@@ -272,6 +260,7 @@ pub(super) async fn facts(
     let mut facts = Facts::default();
     let mut keys = BTreeSet::new();
     let mut devices = BTreeSet::new();
+    let mut serials = Vec::new();
     for append in batch {
         match append {
             Append::Intent { draft, .. } => {
@@ -292,15 +281,11 @@ pub(super) async fn facts(
                         .extend(known_issuer(&record.name, database).await?);
                 }
                 if let Effect::Change(Change::LineCertified { certificate, .. }) = &note.effect {
-                    facts
-                        .revocable
-                        .extend(revocable(certificate.serial, database).await?);
+                    serials.push(certificate.serial);
                 }
             }
             Append::Revoke { draft, .. } => {
-                facts
-                    .revocable
-                    .extend(revocable(draft.serial, database).await?);
+                serials.extend(draft.serials.iter().map(|(serial, _)| *serial));
             }
             Append::Outcome { .. } | Append::Recover { .. } | Append::Stop { .. } => {}
         }
@@ -308,6 +293,7 @@ pub(super) async fn facts(
     let keys: Vec<[u8; 32]> = keys.into_iter().collect();
     let devices: Vec<&str> = devices.into_iter().collect();
     facts.live = live(&keys, &devices, database).await?;
+    facts.revocable = revocations::revocable(&serials, database).await?;
     Ok(facts)
 }
 
@@ -391,34 +377,4 @@ async fn known_issuer(
         .fetch_optional(database)
         .await?;
     Ok(row.map(|_| name.clone()).into_iter().collect())
-}
-
-/// What a revocation of this serial finds.
-async fn revocable(
-    number: SerialNumber,
-    database: &mut SqliteConnection,
-) -> Result<HashMap<SerialNumber, Revocable>, WriteFault> {
-    let row = sqlx::query(
-        "SELECT c.issuer, o.outcome, r.entry, r.reason, r.revoked_at FROM certificate c \
-         JOIN outcome o ON o.intent = c.intent LEFT JOIN revocation r ON r.serial = c.serial \
-         WHERE c.serial = $1 AND o.outcome <> 1",
-    )
-    .bind(number.as_bytes().as_slice())
-    .fetch_optional(database)
-    .await?;
-    let Some(row) = row else {
-        return Ok(HashMap::new());
-    };
-    let entry: Option<i64> = row.try_get("entry")?;
-    let found = if entry.is_none() {
-        Revocable::Issued(issuer(&row, "issuer")?)
-    } else {
-        let reason: Option<i64> = row.try_get("reason")?;
-        Revocable::Revoked(Revocation {
-            revoked_at: UnixMillis(unsigned(&row, "revoked_at")?),
-            reason: reason.and_then(|code| u8::try_from(code).ok()).unwrap_or(0),
-            entry: LeafIndex(unsigned(&row, "entry")?),
-        })
-    };
-    Ok(HashMap::from([(number, found)]))
 }

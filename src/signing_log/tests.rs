@@ -4,6 +4,7 @@ mod claims;
 mod faults;
 mod life;
 mod publication;
+mod revocations;
 mod units;
 
 use std::collections::{BTreeSet, HashMap};

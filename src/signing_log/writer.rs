@@ -22,7 +22,8 @@ use super::append::{Append, Closing, Note};
 use super::error::LogError;
 use super::intent::Intent;
 use super::plan::{Facts, Plan, View, Waiting};
-use super::record::LogState;
+use super::record::{IssuerRecord, LogState};
+use super::revocations::{Authorities, Revocation, RevokedRow};
 use super::shared::{Head, Shared};
 use super::tables::{self, WriteFault};
 use super::tree::StoredEntry;
@@ -234,6 +235,8 @@ impl Writer {
             closed,
             changes,
             units,
+            revoked,
+            issuers,
             edge,
             newest,
             ..
@@ -248,6 +251,7 @@ impl Writer {
         for (order, units) in &units {
             self.set_units(order, *units);
         }
+        self.install_revoked(&issuers, &revoked);
         self.view.edge = edge;
         self.view.newest = newest;
         let entries = (first..).zip(entries);
@@ -258,6 +262,32 @@ impl Writer {
                 detail,
             }));
         self.shared.head.send_replace(self.view.head());
+        // After the head, so that whoever wakes finds what woke it.
+        if !revoked.is_empty() {
+            let count = u64::try_from(revoked.len()).unwrap_or(u64::MAX);
+            let counted = &self.shared.revocations;
+            counted.send_modify(|so_far| *so_far = so_far.saturating_add(count));
+        }
+    }
+
+    /// Takes in issuers, and how their certificates stand.
+    fn install_revoked(&mut self, issuers: &[(u64, IssuerRecord)], revoked: &[RevokedRow]) {
+        let authorities = &mut self.view.authorities;
+        for (_, record) in issuers {
+            authorities.add(record);
+        }
+        let mut changed = false;
+        for row in revoked {
+            let standing = Revocation {
+                revoked_at: row.revoked_at,
+                reason: row.reason,
+                entry: LeafIndex(row.entry),
+            };
+            changed |= authorities.note(row.serial, standing);
+        }
+        if changed {
+            self.shared.set_revoked_issuers(authorities);
+        }
     }
 
     /// Sets an order's figures, and tells the operator when the order gets shorter for want of approval.
@@ -288,11 +318,9 @@ impl Writer {
             Waiting::Refused { answer, refused } => drop(answer.send(Err(refused))),
             Waiting::Outcome { answer, index, .. } => tell(answer, Ok(index)),
             Waiting::Note { answer, result } => tell(answer, result),
-            Waiting::Revoked { answer, result } => {
-                if result.is_ok() {
-                    self.shared.urgent.notify_one();
-                }
-                drop(answer.send(result));
+            Waiting::Revoked { answer, outcomes } => {
+                self.shared.urgent.notify_one();
+                drop(answer.send(Ok(outcomes)));
             }
         }
     }
@@ -358,6 +386,7 @@ impl View {
             newest: UnixMillis(0),
             open: BTreeSet::new(),
             registry,
+            authorities: Authorities::default(),
         }
     }
 }

@@ -65,6 +65,8 @@ kinds! {
     DEVICE_ID_USED "device-id-used" CONFLICT "Device id has a certificate";
     KEY_USED "key-used" CONFLICT "Public key used before";
     REVOKED_BEFORE "revoked-before" CONFLICT "Certificate of this request is revoked";
+    HELD_BEFORE "held-before" CONFLICT "Certificate of this request is on hold";
+    ISSUER_REVOKED "issuer-revoked" CONFLICT "Issuer revoked";
     BATCH_FORMAT "batch-format" BAD_REQUEST "Not a batch";
     BATCH_LINE "batch-line" BAD_REQUEST "Not a line of a batch";
     BATCH_TOO_MANY "batch-too-many" PAYLOAD_TOO_LARGE "Too many requests in a batch";
@@ -80,6 +82,8 @@ kinds! {
     EXISTS "exists" CONFLICT "Exists already";
     MISSING "missing" NOT_FOUND "Does not exist";
     VALUE_REFUSED "value-refused" UNPROCESSABLE_ENTITY "Value refused";
+    NOT_ON_HOLD "not-on-hold" CONFLICT "Not on hold";
+    AUTHORITY "authority" CONFLICT "Not revoked here";
     // Not now.
     BUSY "busy" SERVICE_UNAVAILABLE "Busy" 1;
     LATE "late" SERVICE_UNAVAILABLE "Not ready yet" 1;

@@ -105,6 +105,9 @@ fn log_errors() -> Vec<(LogError, u16)> {
             LogError::Change(ChangeRefused::Missing("line x".into())),
             404,
         ),
+        (LogError::Revoke(RevokeRefused::NotIssued(serial())), 404),
+        (LogError::Revoke(RevokeRefused::NotOnHold(serial())), 409),
+        (LogError::Revoke(RevokeRefused::Final(serial())), 409),
         (
             LogError::Change(ChangeRefused::Value {
                 key: "until",
@@ -198,7 +201,14 @@ fn issue_errors() -> Vec<(IssueError, u16)> {
             }),
             409,
         ),
+        (
+            IssueError::Intent(IntentRefused::IssuerRevoked {
+                issuer: "device-1".parse().unwrap(),
+            }),
+            409,
+        ),
         (IssueError::RevokedBefore(serial), 409),
+        (IssueError::HeldBefore(serial), 409),
         (IssueError::NoDeviceId, 422),
         (
             IssueError::DeviceIdDiffers {

@@ -303,7 +303,9 @@ async fn a_certificate_that_was_revoked_meanwhile_never_authenticates() {
     let Subject::Certificate { serial, .. } = *issued.subject() else {
         panic!("no certificate");
     };
-    log.record_revoked("op", serial, 1).await.unwrap();
+    log.record_revoked("op", serial, RevocationReason::KeyCompromise)
+        .await
+        .unwrap();
     let certificate = LineCertificate {
         serial,
         sha256: DetailHash::of(issued.der()),
@@ -419,10 +421,12 @@ async fn an_abandoned_intent_leaves_nothing_behind() {
         (record.status, record.pem),
         (CertificateState::Abandoned, None)
     );
-    let revoked = log.record_revoked("op", serial, 1).await;
+    let revoked = log
+        .record_revoked("op", serial, RevocationReason::KeyCompromise)
+        .await;
     assert!(matches!(
         revoked,
-        Err(LogError::Change(ChangeRefused::Missing(_)))
+        Err(LogError::Revoke(RevokeRefused::NotIssued(_)))
     ));
     assert!(
         log.revoked(&"device-1".parse().unwrap())
@@ -450,8 +454,11 @@ async fn unresolved_units_return_up_to_the_cap_and_their_serials_are_revoked() {
         // The claim is free for a fresh intent, the serial never comes back.
         let claimed = log.claimed(&device.claim()).await.unwrap();
         assert!(matches!(claimed, Claimed::Free));
-        let standing = log.record_revoked("op", serial, 4).await.unwrap();
-        assert_eq!(standing.reason, 0);
+        let standing = log
+            .record_revoked("op", serial, RevocationReason::Superseded)
+            .await
+            .unwrap();
+        assert_eq!(standing.reason, None);
         let record = log.certificate(serial).await.unwrap().unwrap();
         assert_eq!(record.status, CertificateState::Unresolved);
     }
@@ -482,21 +489,29 @@ async fn a_revoked_certificate_is_told_and_stays_as_it_is() {
     let Subject::Certificate { serial, .. } = *issued.subject() else {
         panic!("no certificate");
     };
-    let first = log.record_revoked("op", serial, 1).await.unwrap();
+    let first = log
+        .record_revoked("op", serial, RevocationReason::KeyCompromise)
+        .await
+        .unwrap();
     let size = log.status().size;
-    let second = log.record_revoked("other", serial, 5).await.unwrap();
+    let second = log
+        .record_revoked("other", serial, RevocationReason::CessationOfOperation)
+        .await
+        .unwrap();
     assert_eq!((first, log.status().size), (second, size));
-    assert_eq!(first.reason, 1);
+    assert_eq!(first.reason, Some(RevocationReason::KeyCompromise));
     match log.claimed(&device.claim()).await.unwrap() {
-        Claimed::Revoked { serial: told } => assert_eq!(told, serial),
+        Claimed::Revoked { serial: told, .. } => assert_eq!(told, serial),
         other => panic!("{other:?}"),
     }
     let again = site.intent(&log, device).await;
     assert!(matches!(again, Err(IntentRefused::ClaimTaken)));
     let record = log.certificate(serial).await.unwrap().unwrap();
     assert_eq!(record.status, CertificateState::Revoked);
-    let unknown = log.record_revoked("op", super::serial(), 1).await;
-    assert!(matches!(unknown, Err(LogError::Change(_))));
+    let unknown = log
+        .record_revoked("op", super::serial(), RevocationReason::KeyCompromise)
+        .await;
+    assert!(matches!(unknown, Err(LogError::Revoke(_))));
     site.check(&log).await;
 }
 

@@ -75,7 +75,9 @@ async fn what_is_logged_cannot_be_changed_or_deleted() {
     let Subject::Certificate { serial, .. } = *issued.subject() else {
         panic!("no certificate");
     };
-    log.record_revoked("op", serial, 1).await.unwrap();
+    log.record_revoked("op", serial, RevocationReason::KeyCompromise)
+        .await
+        .unwrap();
     let certificate = rcgen::generate_simple_self_signed(vec!["ca".to_owned()]).unwrap();
     log.record_issuer(record("root", certificate.cert.der()))
         .await
@@ -129,7 +131,7 @@ async fn dump(site: &Site) -> (Vec<Entry>, Vec<(i64, i64, i64)>) {
 }
 
 /// An issuer of this name.
-fn record(name: &str, certificate: &[u8]) -> IssuerRecord {
+pub(super) fn record(name: &str, certificate: &[u8]) -> IssuerRecord {
     IssuerRecord {
         name: name.parse().unwrap(),
         certificate: certificate.to_vec(),

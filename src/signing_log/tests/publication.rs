@@ -84,7 +84,9 @@ async fn publication_follows_by_itself_and_at_once_after_a_revocation() {
     let Subject::Certificate { serial, .. } = *issued.subject() else {
         panic!("no certificate");
     };
-    log.record_revoked("op", serial, 1).await.unwrap();
+    log.record_revoked("op", serial, RevocationReason::KeyCompromise)
+        .await
+        .unwrap();
     let size = log.status().size;
     let follows = async {
         while log.status().published < size {
