@@ -26,5 +26,6 @@ mod layers;
 mod operate;
 mod outage;
 mod renewal;
+mod revoke;
 mod source;
 mod storage;

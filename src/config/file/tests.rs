@@ -59,6 +59,16 @@ fn relative_paths_are_relative_to_the_file() {
 }
 
 #[test]
+fn the_times_of_revocations_have_defaults() {
+    let (before, _) = EXAMPLE.split_once("[revocation]").unwrap();
+    let told = load(EXAMPLE).unwrap().revocation;
+    assert_eq!(load(before).unwrap().revocation, told);
+    let text = EXAMPLE.replace("ocsp_cached = \"10min\"", "ocsp_cached = \"20s\"");
+    let told = load(&text).unwrap().revocation;
+    assert_eq!(told.ocsp_cached, Duration::from_secs(20));
+}
+
+#[test]
 fn tls12_is_opened_on_request() {
     let config = load(&EXAMPLE.replace("tls12 = false", "tls12 = true")).unwrap();
     assert_eq!(config.listen.minimum_tls, MinimumTls::V1_2);
@@ -66,6 +76,24 @@ fn tls12_is_opened_on_request() {
 
 /// Each fault: what is written instead of what, the key that the message must name, and a word of it.
 const FAULTS: &[(&str, &str, &str, &str)] = &[
+    (
+        "ocsp_cached = \"10min\"",
+        "ocsp_cached = \"2days\"",
+        "revocation.ocsp_cached: ",
+        "must be 100ms to 1day",
+    ),
+    (
+        "crl_within = \"5s\"",
+        "crl_within = \"soon\"",
+        "revocation.crl_within: ",
+        "with a unit",
+    ),
+    (
+        "ocsp_poll = \"1s\"",
+        "ocsp_pull = \"1s\"",
+        "revocation.ocsp_pull: ",
+        "unknown field",
+    ),
     ("version = 1", "version = 3", "version: ", "3 is not known"),
     ("version = 1", "", "version: ", "missing"),
     ("state_dir =", "state =", "state: ", "unknown field"),
