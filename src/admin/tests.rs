@@ -539,7 +539,8 @@ async fn revocations_of_many_are_judged_before_anything_is_logged() {
     let size = appliance.log.status().size;
     let serial = |tag: u8| SerialNumber::from_random([tag; 16]).to_string();
     let serials: Vec<String> = (0..=255).map(serial).collect();
-    let many = json!({"serials": [&serials[..], &[format!("7f{}", "1".repeat(30))]].concat(), "reason": "superseded"});
+    let one_more = [&serials[..], &[format!("7f{}", "1".repeat(30))]].concat();
+    let many = json!({"serials": one_more, "reason": "superseded"});
     let (select, revoke) = ("/v1/revocations/selection", "/v1/revocations");
     let rows = [
         (

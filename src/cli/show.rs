@@ -352,8 +352,15 @@ pub(super) fn status(value: &Value) -> String {
         &["TOKEN", "USABLE", "SIGNATURES", "MEDIAN US", "PROBLEM"],
         tokens.collect(),
     ));
+    shown.push('\n');
+    shown.push_str(&issuers(value));
+    shown
+}
+
+/// The issuers, one a row.
+fn issuers(value: &Value) -> String {
     let issuers = value.get("issuers").map_or(&[][..], items).iter();
-    let issuers = issuers.map(|issuer| {
+    let rows = issuers.map(|issuer| {
         vec![
             text(issuer, "issuer"),
             text(issuer, "role"),
@@ -361,12 +368,7 @@ pub(super) fn status(value: &Value) -> String {
             text(issuer, "revoked.reason"),
         ]
     });
-    shown.push('\n');
-    shown.push_str(&table(
-        &["ISSUER", "ROLE", "USABLE", "REVOKED"],
-        issuers.collect(),
-    ));
-    shown
+    table(&["ISSUER", "ROLE", "USABLE", "REVOKED"], rows.collect())
 }
 
 /// A state with its reason, where there is one.

@@ -182,7 +182,7 @@ async fn what_is_done_is_what_was_shown() {
         // Issued after the look: within the range, and left alone.
         let device = Device::new(appliance.site.path(), "dev-00007b");
         let reply = appliance.ask_anew(&line, "demo", &device.request()).await;
-        assert_eq!(reply.status, StatusCode::OK);
+        assert_eq!(reply.status, StatusCode::CREATED);
         let hold = [
             &range[..],
             &["--reason", "certificate-hold", "--selection", &token],
