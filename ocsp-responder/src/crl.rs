@@ -2,7 +2,7 @@
 //!
 //! Owns the TBSCertList that issuers sign, the log-anchor extension, and the strict reading of such
 //! CRLs. Promises that what [`TbsCrl::encode`] writes, signed, [`parse`] reads back, and that a list of a
-//! million entries is encoded into one vector of the right size. Never signs, never verifies (see
+//! million entries, handed over one by one ([`TbsCrlBuilder`]), is encoded into one vector. Never signs, never verifies (see
 //! [`crate::signature`]), never sorts. Encoding cannot fail; reading names the field that is wrong.
 //!
 //! # The log-anchor extension
@@ -34,8 +34,14 @@ const AUTHORITY_KEY_IDENTIFIER: &[u8] = &[0x06, 3, 0x55, 0x1d, 35];
 const CRL_NUMBER: &[u8] = &[0x06, 3, 0x55, 0x1d, 20];
 /// id-ce-issuingDistributionPoint (RFC 5280, 5.2.5) and `critical TRUE`.
 const ISSUING_DISTRIBUTION_POINT: &[u8] = &[0x06, 3, 0x55, 0x1d, 28, 0x01, 1, 0xff];
-/// `SEQUENCE { onlyContainsUserCerts [1] TRUE }`.
-const ONLY_USER_CERTIFICATES: &[u8] = &[0x30, 3, 0x81, 1, 0xff];
+/// `onlyContainsUserCerts [1] TRUE`.
+const ONLY_USER_CERTIFICATES: &[u8] = &[0x81, 1, 0xff];
+/// `[0]`, constructed: distributionPoint, and fullName within it.
+const DISTRIBUTION_POINT: u8 = 0xa0;
+/// `uniformResourceIdentifier [6]`.
+const URI: u8 = 0x86;
+/// id-ce-expiredCertsOnCRL (X.509, 9.5.2.8), non-critical.
+const EXPIRED_CERTS_ON_CRL: &[u8] = &[0x06, 3, 0x55, 0x1d, 60];
 /// id-log-anchor, non-critical: 2.25.238139769127535354640094239956461793089.
 const LOG_ANCHOR: &[u8] = &[
     0x06, 0x14, 0x69, 0x82, 0xe6, 0xa8, 0x86, 0xc7, 0xaf, 0xd3, 0xba, 0xa2, 0xa9, 0xa0, 0x90, 0xae,
@@ -67,13 +73,16 @@ pub struct RevokedEntry {
     pub reason: Option<u8>,
 }
 
-/// What the full CRL of an issuer covers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a CRL covers: its issuingDistributionPoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scope {
     /// Everything that the issuer signs: no issuingDistributionPoint (roots).
     Everything,
     /// `onlyContainsUserCerts` and no name: what OpenSSL brokers accept (device issuers).
     UserCertificates,
+    /// `onlyContainsUserCerts` and the distribution point of one partition: the URL, octet for octet as in the
+    /// cRLDistributionPoints of its certificates. Printable ASCII.
+    Partition(String),
 }
 
 /// What a CRL says of itself.
@@ -93,6 +102,8 @@ pub struct CrlFields<'a> {
     pub next_update: UnixMillis,
     /// What it covers.
     pub scope: Scope,
+    /// expiredCertsOnCRL: certificates that expired since then stay on it. None: they leave.
+    pub expired_since: Option<UnixMillis>,
     /// The log's origin, verifier key and newest checkpoint, bound by the CA key (DESIGN: CRL anchors the log).
     pub anchor: LogAnchor<'a>,
 }
@@ -117,17 +128,61 @@ pub struct TbsCrl {
     number: u64,
 }
 
-impl TbsCrl {
-    /// Encodes the list; entries stand in the order given, each serial at most once.
-    ///
-    /// An entry takes 35 octets, or 49 with a reason code; no entries means no revokedCertificates
-    /// (RFC 5280, 5.1.2.6). Times after 9999 become 99991231235959Z.
+/// A TBSCertList on its way: takes its entries one by one, so that they stand in memory once, encoded.
+///
+/// An entry takes 35 octets, or 49 with a reason code; no entries means no revokedCertificates
+/// (RFC 5280, 5.1.2.6).
+#[derive(Debug)]
+pub struct TbsCrlBuilder {
+    /// Room for all that stands before the entries, then the entries.
+    out: Vec<u8>,
+    entries: usize,
+}
+
+impl TbsCrlBuilder {
+    /// Makes room for so many entries; more may come, and cost a reallocation.
     #[must_use]
-    pub fn encode(fields: &CrlFields<'_>, revoked: &[RevokedEntry]) -> Self {
-        Self {
-            der: encode::tbs_cert_list(fields, revoked),
+    pub fn with_capacity(entries: usize) -> Self {
+        encode::begin(entries)
+    }
+
+    /// Adds an entry; entries stand in the order in which they come, each serial at most once.
+    ///
+    /// Times after 9999 become 99991231235959Z.
+    pub fn push(&mut self, entry: &RevokedEntry) {
+        encode::push_entry(&mut self.out, entry);
+        self.entries += 1;
+    }
+
+    /// The entries so far.
+    #[must_use]
+    pub const fn entries(&self) -> usize {
+        self.entries
+    }
+
+    /// Puts the fields around the entries.
+    #[must_use]
+    pub fn finish(self, fields: &CrlFields<'_>) -> TbsCrl {
+        TbsCrl {
+            der: encode::finish(self, fields),
             number: fields.number,
         }
+    }
+}
+
+impl TbsCrl {
+    /// Encodes a list that is in memory; see [`TbsCrlBuilder`].
+    #[must_use]
+    pub fn encode(fields: &CrlFields<'_>, revoked: &[RevokedEntry]) -> Self {
+        let mut builder = TbsCrlBuilder::with_capacity(revoked.len());
+        revoked.iter().for_each(|entry| builder.push(entry));
+        builder.finish(fields)
+    }
+
+    /// The DER TBSCertList, given away.
+    #[must_use]
+    pub fn into_der(self) -> Vec<u8> {
+        self.der
     }
 
     /// The DER TBSCertList.
@@ -160,7 +215,9 @@ pub struct ParsedCrl {
     pub this_update: UnixMillis,
     /// nextUpdate.
     pub next_update: UnixMillis,
-    /// The entries.
+    /// expiredCertsOnCRL.
+    pub expired_since: Option<UnixMillis>,
+    /// The entries; none where only the head was read.
     pub revoked: Vec<RevokedEntry>,
     /// Origin, verifier key and checkpoint from the log-anchor extension.
     pub anchor: Option<(String, String, String)>,
@@ -179,7 +236,15 @@ pub struct NotACrl(pub &'static str);
 /// # Errors
 /// [`NotACrl`] names the field: the CRL was not made here, or was damaged. Do not use it.
 pub fn parse(der: &[u8]) -> Result<ParsedCrl, NotACrl> {
-    read::crl(der)
+    read::crl(der, read::Entries::Read)
+}
+
+/// Parses a signed CRL (DER) but for its entries, which are passed over: what it covers and how long it counts.
+///
+/// # Errors
+/// [`NotACrl`] names the field.
+pub fn parse_head(der: &[u8]) -> Result<ParsedCrl, NotACrl> {
+    read::crl(der, read::Entries::PassOver)
 }
 
 #[cfg(test)]

@@ -50,6 +50,19 @@ impl SerialNumber {
     pub const fn as_bytes(&self) -> &[u8; 16] {
         &self.0
     }
+
+    /// The CRL partition of a certificate with this serial, of an issuer with `count` partitions: 1 to `count`.
+    ///
+    /// The last four octets, read as a big-endian number, modulo `count`, plus 1; 0 where there are no partitions.
+    /// The URL of the partition is burnt into the certificate, so this never changes.
+    #[must_use]
+    pub const fn partition(&self, count: u32) -> u32 {
+        let [.., a, b, c, d] = self.0;
+        match u32::from_be_bytes([a, b, c, d]).checked_rem(count) {
+            Some(place) => place + 1,
+            None => 0,
+        }
+    }
 }
 
 impl fmt::Display for SerialNumber {
@@ -99,6 +112,20 @@ mod tests {
         assert_eq!(serial.to_string(), "7fffffffffffffffffffffffffffffff");
         assert_eq!(serial.to_string().parse(), Ok(serial));
         assert_eq!(SerialNumber::from_slice(serial.as_bytes()), Ok(serial));
+    }
+
+    #[test]
+    fn partitions_come_from_the_last_four_octets() {
+        let serial = |last: u32| {
+            let mut octets = [0xee; 16];
+            octets[12..].copy_from_slice(&last.to_be_bytes());
+            SerialNumber::from_random(octets)
+        };
+        assert_eq!(serial(0).partition(4), 1);
+        assert_eq!(serial(7).partition(4), 4);
+        assert_eq!(serial(u32::MAX).partition(1), 1);
+        assert_eq!(serial(u32::MAX).partition(u32::MAX), 1);
+        assert_eq!(serial(9).partition(0), 0);
     }
 
     #[test]

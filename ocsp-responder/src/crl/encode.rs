@@ -1,12 +1,12 @@
-//! Writing a TBSCertList: lengths first, then every octet once.
+//! Writing a TBSCertList: the entries first, as they come, then what stands around them.
 //!
-//! Owns the encoding's order and sizes. Promises that the vector is allocated once, at its final size,
-//! so a million entries take their 35 to 49 MB and no more. Cannot fail.
+//! Owns the encoding's order and sizes. Promises that the vector is allocated once where the number of entries
+//! was told, so a million entries take their 35 to 49 MB and no more. Cannot fail.
 
 use super::{
-    AUTHORITY_KEY_IDENTIFIER, CRL_NUMBER, CrlFields, GENERALIZED_FROM_SECONDS,
-    ISSUING_DISTRIBUTION_POINT, LOG_ANCHOR, LogAnchor, ONLY_USER_CERTIFICATES, REASON_PREFIX,
-    RevokedEntry, Scope, carried,
+    AUTHORITY_KEY_IDENTIFIER, CRL_NUMBER, CrlFields, DISTRIBUTION_POINT, EXPIRED_CERTS_ON_CRL,
+    GENERALIZED_FROM_SECONDS, ISSUING_DISTRIBUTION_POINT, LOG_ANCHOR, LogAnchor,
+    ONLY_USER_CERTIFICATES, REASON_PREFIX, RevokedEntry, Scope, TbsCrlBuilder, URI, carried,
 };
 use crate::UnixMillis;
 use crate::signature::tlv;
@@ -15,40 +15,44 @@ use std::time::Duration;
 /// Version v2.
 const VERSION: &[u8] = &[tlv::INTEGER, 1, 1];
 
-/// Encodes the whole TBSCertList.
-pub fn tbs_cert_list(fields: &CrlFields<'_>, revoked: &[RevokedEntry]) -> Vec<u8> {
+/// Octets kept free before the entries: everything that stands there, for Names of up to about 900 octets. Longer
+/// ones cost moving the entries.
+const ROOM_BEFORE: usize = 1024;
+
+/// Octets for what stands after the entries: the extensions, of which the log anchor is the largest.
+const ROOM_AFTER: usize = 4096;
+
+/// The octets of an entry with a reason code and a UTCTime.
+const ENTRY_LEN: usize = 49;
+
+/// A list without entries, with room for so many.
+pub fn begin(entries: usize) -> TbsCrlBuilder {
+    let room = ROOM_BEFORE + entries.saturating_mul(ENTRY_LEN) + ROOM_AFTER;
+    let mut out = Vec::with_capacity(room);
+    out.resize(ROOM_BEFORE, 0);
+    TbsCrlBuilder { out, entries: 0 }
+}
+
+/// Puts everything else around the entries: the whole TBSCertList.
+pub fn finish(builder: TbsCrlBuilder, fields: &CrlFields<'_>) -> Vec<u8> {
+    let TbsCrlBuilder { mut out, entries } = builder;
     let extensions = crl_extensions(fields);
-    let algorithm = fields.algorithm.identifier();
-    let entries: usize = revoked
-        .iter()
-        .map(|entry| tlv::tlv_len(entry_len(entry)))
-        .sum();
-    let list = if revoked.is_empty() {
-        0
-    } else {
-        tlv::tlv_len(entries)
-    };
-    let contents = VERSION.len()
-        + algorithm.len()
-        + fields.issuer.len()
-        + time_len(fields.this_update)
-        + time_len(fields.next_update)
-        + list
-        + extensions.len();
-    let mut out = Vec::with_capacity(tlv::tlv_len(contents));
-    tlv::push_header(&mut out, tlv::SEQUENCE, contents);
-    out.extend_from_slice(VERSION);
-    out.extend_from_slice(algorithm);
-    out.extend_from_slice(fields.issuer);
-    push_time(&mut out, fields.this_update);
-    push_time(&mut out, fields.next_update);
-    if !revoked.is_empty() {
-        tlv::push_header(&mut out, tlv::SEQUENCE, entries);
-        for entry in revoked {
-            push_entry(&mut out, entry);
-        }
+    let list = out.len() - ROOM_BEFORE;
+    let mut before = Vec::with_capacity(ROOM_BEFORE);
+    before.extend_from_slice(VERSION);
+    before.extend_from_slice(fields.algorithm.identifier());
+    before.extend_from_slice(fields.issuer);
+    push_time(&mut before, fields.this_update);
+    push_time(&mut before, fields.next_update);
+    if entries > 0 {
+        tlv::push_header(&mut before, tlv::SEQUENCE, list);
     }
+    let mut header = Vec::new();
+    let contents = before.len() + list + extensions.len();
+    tlv::push_header(&mut header, tlv::SEQUENCE, contents);
+    header.append(&mut before);
     out.extend_from_slice(&extensions);
+    out.splice(..ROOM_BEFORE, header);
     debug_assert_eq!(out.len(), tlv::tlv_len(contents), "measured as written");
     out
 }
@@ -72,7 +76,7 @@ fn carried_reason(entry: &RevokedEntry) -> Option<u8> {
 }
 
 /// Appends one entry of revokedCertificates.
-fn push_entry(out: &mut Vec<u8>, entry: &RevokedEntry) {
+pub fn push_entry(out: &mut Vec<u8>, entry: &RevokedEntry) {
     tlv::push_header(out, tlv::SEQUENCE, entry_len(entry));
     tlv::push(out, tlv::INTEGER, entry.serial.as_bytes());
     push_time(out, entry.revoked_at);
@@ -93,12 +97,18 @@ const fn time_len(at: UnixMillis) -> usize {
 
 /// Appends a Time: UTCTime until 2049, GeneralizedTime after (RFC 5280, 5.1.2.4).
 fn push_time(out: &mut Vec<u8>, at: UnixMillis) {
+    let utc_time = at.seconds() < GENERALIZED_FROM_SECONDS;
+    push_date(out, at, utc_time);
+}
+
+/// Appends a UTCTime or a GeneralizedTime.
+fn push_date(out: &mut Vec<u8>, at: UnixMillis, utc_time: bool) {
     let seconds = at.min(UnixMillis::END_OF_TIME).seconds();
     // Seconds up to the year 9999 are always a date, so the fallback is never taken.
     let date = der::DateTime::from_unix_duration(Duration::from_secs(seconds))
         .unwrap_or(der::DateTime::INFINITY);
     let (century, year) = (date.year() / 100, date.year() % 100);
-    if seconds < GENERALIZED_FROM_SECONDS {
+    if utc_time {
         tlv::push_header(out, tlv::UTC_TIME, 13);
     } else {
         tlv::push_header(out, tlv::GENERALIZED_TIME, 15);
@@ -129,13 +139,36 @@ fn crl_extensions(fields: &CrlFields<'_>) -> Vec<u8> {
     let key = tlv::wrap(0x80, &[fields.authority_key_id]);
     let key = extension(AUTHORITY_KEY_IDENTIFIER, &tlv::wrap(tlv::SEQUENCE, &[&key]));
     let number = extension(CRL_NUMBER, &unsigned(fields.number));
-    let scope = match fields.scope {
-        Scope::Everything => Vec::new(),
-        Scope::UserCertificates => extension(ISSUING_DISTRIBUTION_POINT, ONLY_USER_CERTIFICATES),
-    };
+    let scope = issuing_distribution_point(&fields.scope)
+        .map(|point| extension(ISSUING_DISTRIBUTION_POINT, &point))
+        .unwrap_or_default();
+    let expired = fields.expired_since.map(|since| {
+        let mut time = Vec::new();
+        // X.509, 9.5.2.8: a GeneralizedTime whatever the year.
+        push_date(&mut time, since, false);
+        extension(EXPIRED_CERTS_ON_CRL, &time)
+    });
+    let expired = expired.unwrap_or_default();
     let anchor = extension(LOG_ANCHOR, &log_anchor(&fields.anchor));
-    let all = tlv::wrap(tlv::SEQUENCE, &[&key, &number, &scope, &anchor]);
+    let all = tlv::wrap(
+        tlv::SEQUENCE,
+        &[&key, &number, &scope, &expired, &anchor],
+    );
     tlv::wrap(tlv::CONTEXT_0, &[&all])
+}
+
+/// The issuingDistributionPoint of a scope (RFC 5280, 5.2.5), if it has one.
+pub fn issuing_distribution_point(scope: &Scope) -> Option<Vec<u8>> {
+    match scope {
+        Scope::Everything => None,
+        Scope::UserCertificates => Some(tlv::wrap(tlv::SEQUENCE, &[ONLY_USER_CERTIFICATES])),
+        Scope::Partition(url) => {
+            let url = tlv::wrap(URI, &[url.as_bytes()]);
+            let full_name = tlv::wrap(DISTRIBUTION_POINT, &[&url]);
+            let point = tlv::wrap(DISTRIBUTION_POINT, &[&full_name]);
+            Some(tlv::wrap(tlv::SEQUENCE, &[&point, ONLY_USER_CERTIFICATES]))
+        }
+    }
 }
 
 /// One Extension: OID and criticality as given, the value in an OCTET STRING.

@@ -3,9 +3,10 @@
 //! Owns the refusal of everything that the encoder does not write. Promises to read each octet once and
 //! to hold one [`RevokedEntry`] for each entry. Each failure names its field.
 
+use super::encode::issuing_distribution_point;
 use super::{
-    AUTHORITY_KEY_IDENTIFIER, CRL_NUMBER, GENERALIZED_FROM_SECONDS, ISSUING_DISTRIBUTION_POINT,
-    LOG_ANCHOR, NotACrl, ONLY_USER_CERTIFICATES, ParsedCrl, REASON_PREFIX, RevokedEntry, Scope,
+    AUTHORITY_KEY_IDENTIFIER, CRL_NUMBER, EXPIRED_CERTS_ON_CRL, GENERALIZED_FROM_SECONDS,
+    ISSUING_DISTRIBUTION_POINT, LOG_ANCHOR, NotACrl, ParsedCrl, REASON_PREFIX, RevokedEntry, Scope,
     carried,
 };
 use crate::signature::{SignatureAlgorithm, tlv};
@@ -24,8 +25,28 @@ const KEY_IDENTIFIER: Tag = Tag::ContextSpecific {
     number: TagNumber(0),
 };
 
-/// Reads a whole CRL.
-pub fn crl(der: &[u8]) -> Result<ParsedCrl, NotACrl> {
+/// What is to become of revokedCertificates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entries {
+    /// They are read.
+    Read,
+    /// They are not looked at.
+    PassOver,
+}
+
+/// `distributionPoint [0]`, and `fullName [0]` within it.
+const DISTRIBUTION_POINT: Tag = Tag::ContextSpecific {
+    constructed: true,
+    number: TagNumber(0),
+};
+/// `uniformResourceIdentifier [6]`.
+const URI: Tag = Tag::ContextSpecific {
+    constructed: false,
+    number: TagNumber(6),
+};
+
+/// Reads a CRL.
+pub fn crl(der: &[u8], entries: Entries) -> Result<ParsedCrl, NotACrl> {
     let (tbs, identifier) = tlv::whole_sequence(der, |reader| {
         let tbs = tlv::raw(reader, Tag::Sequence)?;
         let identifier = tlv::raw(reader, Tag::Sequence)?;
@@ -43,13 +64,14 @@ pub fn crl(der: &[u8]) -> Result<ParsedCrl, NotACrl> {
     }
     let mut reader = SliceReader::new(tbs).map_err(|_| NotACrl("tbsCertList"))?;
     let list = contents(&mut reader, Tag::Sequence, "tbsCertList")?;
-    tbs_cert_list(list, algorithm)
+    tbs_cert_list(list, algorithm, entries)
 }
 
 /// Reads the contents of the TBSCertList.
 fn tbs_cert_list(
     mut list: SliceReader<'_>,
     algorithm: SignatureAlgorithm,
+    entries: Entries,
 ) -> Result<ParsedCrl, NotACrl> {
     if u8::decode(&mut list) != Ok(1) {
         return Err(NotACrl("version"));
@@ -62,8 +84,12 @@ fn tbs_cert_list(
         .to_vec();
     let this_update = time(&mut list, "thisUpdate")?;
     let next_update = time(&mut list, "nextUpdate")?;
-    let revoked = match Tag::peek(&list) {
-        Ok(Tag::Sequence) => revoked_certificates(&mut list)?,
+    let revoked = match (Tag::peek(&list), entries) {
+        (Ok(Tag::Sequence), Entries::Read) => revoked_certificates(&mut list)?,
+        (Ok(Tag::Sequence), Entries::PassOver) => {
+            value(&mut list, Tag::Sequence).map_err(|_| NotACrl("revokedCertificates"))?;
+            Vec::new()
+        }
         _ => Vec::new(),
     };
     let mut tagged = contents(&mut list, CRL_EXTENSIONS, "crlExtensions")?;
@@ -74,6 +100,7 @@ fn tbs_cert_list(
     let authority_key_id = authority_key_id(&mut extensions)?;
     let number = crl_number(&mut extensions)?;
     let scope = scope(&mut extensions)?;
+    let expired_since = expired_since(&mut extensions)?;
     let anchor = log_anchor(&mut extensions)?;
     if !extensions.is_finished() {
         return Err(NotACrl(
@@ -88,6 +115,7 @@ fn tbs_cert_list(
         number,
         this_update,
         next_update,
+        expired_since,
         revoked,
         anchor,
     })
@@ -203,11 +231,42 @@ fn crl_number(extensions: &mut SliceReader<'_>) -> Result<u64, NotACrl> {
 
 /// Reads the issuingDistributionPoint, which may be absent.
 fn scope(extensions: &mut SliceReader<'_>) -> Result<Scope, NotACrl> {
-    match extension(extensions, ISSUING_DISTRIBUTION_POINT) {
-        None => Ok(Scope::Everything),
-        Some(octets) if octets == ONLY_USER_CERTIFICATES => Ok(Scope::UserCertificates),
-        Some(_) => Err(NotACrl("issuingDistributionPoint")),
+    let Some(octets) = extension(extensions, ISSUING_DISTRIBUTION_POINT) else {
+        return Ok(Scope::Everything);
+    };
+    let scope = match partition_url(octets) {
+        Some(url) => Scope::Partition(url),
+        None => Scope::UserCertificates,
+    };
+    // Written anew it must be the same: so nothing else is in it.
+    match issuing_distribution_point(&scope) {
+        Some(written) if written == octets => Ok(scope),
+        _ => Err(NotACrl("issuingDistributionPoint")),
     }
+}
+
+/// The one URL of a distribution point, if that is what an issuingDistributionPoint begins with.
+fn partition_url(octets: &[u8]) -> Option<String> {
+    let mut whole = SliceReader::new(octets).ok()?;
+    let mut nested = value(&mut whole, Tag::Sequence).ok()?;
+    for _ in ["distributionPoint", "fullName"] {
+        nested = value(&mut SliceReader::new(nested).ok()?, DISTRIBUTION_POINT).ok()?;
+    }
+    let url = value(&mut SliceReader::new(nested).ok()?, URI).ok()?;
+    let url = std::str::from_utf8(url).ok()?;
+    let printable = !url.is_empty() && url.bytes().all(|octet| octet.is_ascii_graphic());
+    printable.then(|| url.to_owned())
+}
+
+/// Reads expiredCertsOnCRL, which may be absent: a GeneralizedTime whatever the year.
+fn expired_since(extensions: &mut SliceReader<'_>) -> Result<Option<UnixMillis>, NotACrl> {
+    let Some(octets) = extension(extensions, EXPIRED_CERTS_ON_CRL) else {
+        return Ok(None);
+    };
+    let time = GeneralizedTime::from_der(octets).map_err(|_| NotACrl("expiredCertsOnCRL"))?;
+    Ok(Some(UnixMillis::from_seconds(
+        time.to_unix_duration().as_secs(),
+    )))
 }
 
 /// Reads the log anchor, which may be absent: origin, verifier key, checkpoint.

@@ -33,6 +33,7 @@ fn fields() -> CrlFields<'static> {
         this_update: UnixMillis::from_seconds(1_700_000_000),
         next_update: UnixMillis::from_seconds(1_800_000_000),
         scope: Scope::UserCertificates,
+        expired_since: None,
         anchor: ANCHOR,
     }
 }
@@ -164,7 +165,7 @@ fn openssl_reads_the_list_and_obeys_it() {
             number: u64::MAX,
             this_update: authority.born(),
             next_update: authority.born().saturating_add(Duration::from_secs(86_400)),
-            scope,
+            scope: scope.clone(),
             ..fields()
         };
         let der = authority.publish(&TbsCrl::encode(
@@ -307,6 +308,48 @@ fn openssl_verifies_lists_by_other_keys() {
 }
 
 #[test]
+fn a_partition_names_its_url_and_expired_certificates_their_time() {
+    let openssl = OpenSsl::new();
+    let url = "http://pki.example/crl/device-1/3.crl";
+    let since = UnixMillis::from_seconds(1_600_000_000);
+    let fields = CrlFields {
+        scope: Scope::Partition(url.to_owned()),
+        expired_since: Some(since),
+        ..fields()
+    };
+    let der = unsigned(&fields, &[entry(2, Some(1))]);
+    openssl.write("list.der", &der);
+    let said = openssl.ask("crl -inform DER -in list.der -noout -text").text;
+    for text in [
+        "X509v3 Issuing Distribution Point: critical",
+        &format!("URI:{url}"),
+        "Only User Certificates",
+        "20200913122640Z",
+    ] {
+        assert!(said.contains(text), "{text}: {said}");
+    }
+    for parsed in [parse(&der).unwrap(), parse_head(&der).unwrap()] {
+        assert_eq!(parsed.scope, fields.scope);
+        assert_eq!(parsed.expired_since, Some(since));
+    }
+    assert_eq!(parse(&der).unwrap().revoked, [entry(2, Some(1))]);
+    assert!(parse_head(&der).unwrap().revoked.is_empty());
+}
+
+#[test]
+fn a_long_name_finds_room_before_the_entries() {
+    let text = tlv::wrap(0x0c, &[&[b'x'; 3000]]);
+    let pair = tlv::wrap(tlv::SEQUENCE, &[&[0x06, 3, 0x55, 4, 3], &text]);
+    let issuer = tlv::wrap(tlv::SEQUENCE, &[&tlv::wrap(tlv::SET, &[&pair])]);
+    let fields = CrlFields {
+        issuer: &issuer,
+        ..fields()
+    };
+    let parsed = parse(&unsigned(&fields, &[entry(1, None)])).unwrap();
+    assert_eq!((parsed.issuer, parsed.revoked), (issuer, vec![entry(1, None)]));
+}
+
+#[test]
 fn an_empty_list_has_no_revoked_certificates() {
     let openssl = OpenSsl::new();
     let der = unsigned(&fields(), &[]);
@@ -400,12 +443,17 @@ fn reasons_that_a_full_list_may_not_carry_are_left_out() {
 }
 
 #[test]
-fn a_million_entries_take_one_vector_of_the_right_size() {
+fn a_million_entries_take_one_vector_that_never_grows() {
     let revoked: Vec<_> = (0..1_000_000)
         .map(|n| entry(n, if n % 2 == 0 { Some(1) } else { None }))
         .collect();
-    let tbs = TbsCrl::encode(&fields(), &revoked);
-    assert_eq!(tbs.der.capacity(), tbs.der.len());
+    let mut builder = TbsCrlBuilder::with_capacity(revoked.len());
+    let room = builder.out.capacity();
+    revoked.iter().for_each(|entry| builder.push(entry));
+    assert_eq!(builder.entries(), 1_000_000);
+    let tbs = builder.finish(&fields());
+    assert_eq!(tbs.der.capacity(), room);
+    assert!(room < 49_010_000, "{room}");
     assert!(tbs.der.len() > 42_000_000 && tbs.der.len() < 42_001_000);
     let der = assemble(tbs.der(), SignatureAlgorithm::EcdsaSha256, &[]);
     drop(tbs);
@@ -432,6 +480,17 @@ fn extension(oid_and_criticality: &[u8], value: &[u8]) -> Vec<u8> {
     )
 }
 
+/// An issuingDistributionPoint without a name.
+fn only_users() -> Vec<u8> {
+    tlv::wrap(tlv::SEQUENCE, &[ONLY_USER_CERTIFICATES])
+}
+
+/// An issuingDistributionPoint with this one name.
+fn named(name: &[u8]) -> Vec<u8> {
+    let point = tlv::wrap(0xa0, &[&tlv::wrap(0xa0, &[name])]);
+    tlv::wrap(tlv::SEQUENCE, &[&point, ONLY_USER_CERTIFICATES])
+}
+
 impl Parts {
     /// Parts that are right.
     fn new() -> Self {
@@ -447,7 +506,7 @@ impl Parts {
             extensions: vec![
                 extension(AUTHORITY_KEY_IDENTIFIER, &key),
                 extension(CRL_NUMBER, &[2, 1, 7]),
-                extension(ISSUING_DISTRIBUTION_POINT, ONLY_USER_CERTIFICATES),
+                extension(ISSUING_DISTRIBUTION_POINT, &only_users()),
             ],
             outer: identifier,
         }
@@ -555,7 +614,7 @@ fn extensions_of_other_forms_are_refused() {
     );
     let idp = ISSUING_DISTRIBUTION_POINT;
     for (value, refusal) in [
-        (extension(&idp[..5], ONLY_USER_CERTIFICATES), unknown),
+        (extension(&idp[..5], &only_users()), unknown),
         (
             extension(idp, &[0x30, 3, 0x82, 1, 0xff]),
             "issuingDistributionPoint",
@@ -563,6 +622,23 @@ fn extensions_of_other_forms_are_refused() {
         (
             extension(&[6, 3, 0x55, 0x1d, 27, 1, 1, 0xff], &[2, 1, 1]),
             unknown,
+        ),
+        (extension(idp, &[0x30, 0]), "issuingDistributionPoint"),
+        (
+            extension(idp, &named(&tlv::wrap(0x82, &[b"host"]))),
+            "issuingDistributionPoint",
+        ),
+        (
+            extension(idp, &named(&tlv::wrap(0x86, &[b"a b"]))),
+            "issuingDistributionPoint",
+        ),
+        (
+            extension(idp, &named(&[0x86, 1, b'a', 0x86, 1, b'b'])),
+            "issuingDistributionPoint",
+        ),
+        (
+            extension(EXPIRED_CERTS_ON_CRL, b"\x17\x0d231114221320Z"),
+            "expiredCertsOnCRL",
         ),
         (extension(LOG_ANCHOR, &[0x30, 0]), "log anchor"),
         (
@@ -619,7 +695,8 @@ fn encode_again(parsed: &ParsedCrl, anchor: LogAnchor<'_>) -> Vec<u8> {
         number: parsed.number,
         this_update: parsed.this_update,
         next_update: parsed.next_update,
-        scope: parsed.scope,
+        scope: parsed.scope.clone(),
+        expired_since: parsed.expired_since,
         anchor,
     };
     TbsCrl::encode(&fields, &parsed.revoked).der
@@ -634,6 +711,8 @@ proptest! {
         times in any::<[u64; 2]>(),
         texts in any::<[String; 3]>(),
         key in proptest::collection::vec(any::<u8>(), 0..300),
+        url in proptest::option::of("[!-~]{1,80}"),
+        since in proptest::option::of(0..253_402_300_800_u64),
     ) {
         let number = number >> shift;
         let [origin, log_key, checkpoint] = &texts;
@@ -644,11 +723,12 @@ proptest! {
             authority_key_id: &key,
             this_update: UnixMillis(times[0] % 253_402_300_800_000),
             next_update: UnixMillis(times[1] % 253_402_300_800_000),
+            scope: url.map_or(Scope::UserCertificates, Scope::Partition),
+            expired_since: since.map(UnixMillis::from_seconds),
             ..fields()
         };
         let tbs = TbsCrl::encode(&fields, &revoked);
         prop_assert_eq!(tbs.number(), number);
-        prop_assert_eq!(tbs.der.capacity(), tbs.der.len());
         let parsed = parse(&assemble(tbs.der(), fields.algorithm, &[])).unwrap();
         prop_assert_eq!(parsed.number, number);
         prop_assert_eq!(&parsed.revoked, &revoked);
