@@ -53,17 +53,23 @@ CREATE TABLE open_intent (
 -- Serials that count as revoked, or did; reason is NULL for an unresolved intent.
 -- A hold can be released or made final, so a serial may have several rows: the newest, by entry, is how it stands.
 -- `previous` is the row that one takes the place of, so each serial's rows are a chain without branches. Reason 8
--- (RFC 5280, removeFromCRL) is a release: the serial counts again.
+-- (RFC 5280, removeFromCRL) is a release: the certificate counts again.
+-- not_after and partition are what a CRL asks of a row: when the certificate expires, and the partition of its issuer's
+-- CRLs that lists it: the serial's last four octets, big-endian, modulo the number of partitions, plus 1; 0 where the
+-- issuer has none. Both are derived, so that a CRL reads one table in the log's order.
 CREATE TABLE revocation (
     entry      INTEGER NOT NULL PRIMARY KEY REFERENCES entry (idx),
     serial     BLOB NOT NULL,
     issuer     TEXT NOT NULL,
     reason     INTEGER,
     revoked_at INTEGER NOT NULL,
-    previous   INTEGER REFERENCES revocation (entry)
+    previous   INTEGER REFERENCES revocation (entry),
+    not_after  INTEGER NOT NULL,
+    partition  INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX revocation_serial ON revocation (serial, entry);
 CREATE INDEX revocation_issuer ON revocation (issuer, entry);
+CREATE INDEX revocation_partition ON revocation (issuer, partition, entry) WHERE partition > 0;
 -- Small, since few serials were ever on hold: a CRL asks it once for each row.
 CREATE UNIQUE INDEX revocation_previous ON revocation (previous) WHERE previous IS NOT NULL;
 

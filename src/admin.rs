@@ -25,6 +25,7 @@ use tokio::net::UnixListener;
 use tokio::time::Instant;
 
 use crate::config::Operator;
+use crate::crl::Board;
 use crate::hsm::Hsm;
 use crate::http::listener::{self, Places, Stopping};
 use crate::http::problem::{Problem, kind};
@@ -67,6 +68,7 @@ struct Inner {
     revocations: Revocations,
     hsm: Hsm,
     clock: Clock,
+    crls: Board,
     operators: Vec<Operator>,
 }
 
@@ -107,6 +109,7 @@ impl Admin {
         revocations: Revocations,
         hsm: Hsm,
         clock: Clock,
+        crls: Board,
         operators: Vec<Operator>,
     ) -> Self {
         let inner = Inner {
@@ -115,6 +118,7 @@ impl Admin {
             revocations,
             hsm,
             clock,
+            crls,
             operators,
         };
         Self {

@@ -5,6 +5,7 @@
 //! contradict each other. Never holds a secret, only paths to them, and never repairs a value. Failure story:
 //! [`ConfigError`] names file and key; whoever loads it stops.
 
+mod crl;
 pub(crate) mod document;
 mod file;
 mod text;
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use certstatus::log::IssuerName;
 
+pub use crl::{CrlTerms, PartitionUrl};
 pub use uri::{TokenUri, UriRefused};
 
 /// The name in the log of what the appliance does on its own account, which no operator may have.
@@ -40,6 +42,8 @@ pub struct Config {
     pub operators: Vec<Operator>,
     /// `[[token]]`.
     pub tokens: Vec<Token>,
+    /// `[crl]`: what all CRLs have in common.
+    pub crl: CrlTerms,
     /// `[[issuer]]`.
     pub issuers: Vec<Issuer>,
     /// `profiles`: a directory of `NAME.toml`.
@@ -149,6 +153,10 @@ pub struct Issuer {
     pub key: Option<KeyUri>,
     /// The CRL distribution point in certificates that it issues.
     pub crl_url: Option<String>,
+    /// The same where it has CRL partitions: instead of `crl_url`, that of the certificate's partition.
+    pub crl_partition_url: Option<PartitionUrl>,
+    /// The terms of its CRLs, those of `[crl]` where it says nothing.
+    pub crl: CrlTerms,
     /// The OCSP responder in certificates that it issues.
     pub ocsp_url: Option<String>,
     /// The caIssuers URL in certificates that it issues.

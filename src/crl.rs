@@ -1,22 +1,31 @@
 //! CRLs: through intent, sign and check like every signature.
 //!
-//! Owns how a CRL is made and published; its callers say when and what it covers (in this version the ceremony
-//! alone, once for each issuer), and `certstatus::crl` encodes it. Promises that every CRL carries
-//! the log's origin, verifier key and newest checkpoint. Failure story: no new CRL; the published one stays
-//! valid until its `nextUpdate`.
+//! Owns what a CRL of an issuer covers, how it is made and where it is published; `keeper` says when, and
+//! `certstatus::crl` encodes it. Promises that every CRL carries the log's origin, its verifier key and the
+//! checkpoint over exactly the entries that it takes into account, that its number is larger than any before,
+//! and that it is published after the log's entries that it speaks of. Never holds a list twice. Failure story:
+//! no new CRL; the published one stays until its `nextUpdate`, and the next attempt has a larger number.
 
-use std::path::Path;
+mod board;
+mod keeper;
+
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use certstatus::UnixMillis;
-use certstatus::crl::{CrlFields, LogAnchor, RevokedEntry, Scope, TbsCrl};
+use certstatus::crl::{CrlFields, LogAnchor, Scope, parse_head};
+use certstatus::durable;
 use certstatus::log::IssuerName;
+use certstatus::log::checkpoint::{Checkpoint, VerifierKey};
+use certstatus::signature::split;
+
+pub use board::{Board, CrlState};
+pub use keeper::{Keeper, Loaded, Schedule};
 
 use crate::issuer::{MakeFailed, Signer};
 use crate::profile::IssuerFacts;
 use crate::ra::{APPLIANCE, Grant, Purpose};
-use crate::signing_log::{Issued, LogError, SigningLog, ToBeSigned};
-use certstatus::durable;
+use crate::signing_log::{CrlContents, IssuerRole, LogError, RevokedList, SigningLog, ToBeSigned};
 
 /// Why a CRL is not made.
 #[derive(Debug, thiserror::Error)]
@@ -28,22 +37,92 @@ pub enum CrlError {
     #[error("the log does not serve a CRL")]
     Log(#[source] LogError),
     /// The file could not be written.
-    #[error("the CRL was issued but not written")]
-    Write(#[source] std::io::Error),
+    #[error("the CRL was issued but {} was not written", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The system's error.
+        #[source]
+        source: std::io::Error,
+    },
 }
 
-/// What a CRL covers and how long it counts.
-#[derive(Clone, Copy, Debug)]
-pub struct Terms {
+/// One of an issuer's CRLs: the full one, or that of a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kind {
+    /// 0 for the full CRL, else the partition, counted from 1.
+    pub partition: u32,
     /// What it covers.
     pub scope: Scope,
+}
+
+/// How a CRL is to be.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    /// Which one.
+    pub kind: Kind,
     /// From `now` to `nextUpdate`; longer than the outage that a site must bear.
     pub validity: Duration,
     /// `thisUpdate`.
     pub now: UnixMillis,
+    /// expiredCertsOnCRL.
+    pub expired_since: Option<UnixMillis>,
+    /// What stays out, as [`CrlContents::gone`] says it.
+    pub gone: Option<(UnixMillis, u64)>,
+    /// The CRL's number is larger than this one, whatever the log knows: a restored log may know less than is
+    /// published.
+    pub after: u64,
 }
 
-/// Makes, signs, logs and publishes (`public/crl/<issuer>.crl`) a full CRL.
+/// A CRL that is published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// The CRL number.
+    pub number: u64,
+    /// thisUpdate.
+    pub this_update: UnixMillis,
+    /// nextUpdate.
+    pub next_update: UnixMillis,
+    /// The entries of the log that it takes into account: the size in its checkpoint.
+    pub covered: u64,
+    /// How many certificates it lists; not known where it was made before this start.
+    pub listed: Option<usize>,
+}
+
+/// The CRLs of an issuer: the full one first, then its partitions.
+#[must_use]
+pub fn kinds(role: IssuerRole, facts: &IssuerFacts) -> Vec<Kind> {
+    let scope = match role {
+        IssuerRole::Device => Scope::UserCertificates,
+        IssuerRole::Root | IssuerRole::Access => Scope::Everything,
+    };
+    let full = Kind {
+        partition: 0,
+        scope,
+    };
+    let mut kinds = vec![full];
+    if let Some(partitions) = &facts.crl_partitions {
+        kinds.extend((1..=partitions.count.get()).map(|partition| Kind {
+            partition,
+            scope: Scope::Partition(partitions.url.of(partition)),
+        }));
+    }
+    kinds
+}
+
+/// Where a CRL is published, below `public/`: `crl/<issuer>.crl`, or `crl/<issuer>/<partition>.crl`.
+#[must_use]
+pub fn path(published: &Path, issuer: &IssuerName, partition: u32) -> PathBuf {
+    let directory = published.join("crl");
+    match partition {
+        0 => directory.join(format!("{issuer}.crl")),
+        _ => directory
+            .join(issuer.as_str())
+            .join(format!("{partition}.crl")),
+    }
+}
+
+/// Makes, signs, logs and publishes a CRL.
 ///
 /// # Errors
 /// [`CrlError`]; the published CRL stays.
@@ -51,37 +130,50 @@ pub async fn issue(
     log: &SigningLog,
     signer: &Signer,
     facts: &IssuerFacts,
-    terms: Terms,
-    revoked: &[RevokedEntry],
+    terms: &Terms,
     published: &Path,
-) -> Result<Issued, CrlError> {
-    let checkpoint = log.checkpoint().await.map_err(CrlError::Log)?;
-    let number = log
-        .next_crl_number(signer.name())
-        .await
-        .map_err(CrlError::Log)?;
-    let tbs = TbsCrl::encode(
-        &CrlFields {
-            issuer: &facts.subject,
-            authority_key_id: &facts.key_id,
-            algorithm: signer.algorithm(),
-            number,
-            this_update: terms.now,
-            next_update: terms.now.saturating_add(terms.validity),
-            scope: terms.scope,
-            anchor: LogAnchor {
-                origin: log.origin(),
-                log_key: &log.verifier_key(),
-                checkpoint: &checkpoint,
-            },
+) -> Result<Published, CrlError> {
+    let issuer = signer.name();
+    let partition = terms.kind.partition;
+    let contents = CrlContents {
+        issuer,
+        partition,
+        gone: terms.gone,
+    };
+    let RevokedList {
+        list,
+        size,
+        checkpoint,
+    } = log.revoked(&contents).await.map_err(CrlError::Log)?;
+    let number = log.next_crl_number(issuer).await.map_err(CrlError::Log)?;
+    let made = Published {
+        number: number.max(terms.after.saturating_add(1)),
+        this_update: terms.now,
+        next_update: terms.now.saturating_add(terms.validity),
+        covered: size,
+        listed: Some(list.entries()),
+    };
+    let tbs = list.finish(&CrlFields {
+        issuer: &facts.subject,
+        authority_key_id: &facts.key_id,
+        algorithm: signer.algorithm(),
+        number: made.number,
+        this_update: made.this_update,
+        next_update: made.next_update,
+        scope: terms.kind.scope.clone(),
+        expired_since: terms.expired_since,
+        anchor: LogAnchor {
+            origin: log.origin(),
+            log_key: &log.verifier_key(),
+            checkpoint: &checkpoint,
         },
-        revoked,
-    );
-    let grant = Grant::act(APPLIANCE, Purpose::Crl(signer.name().clone()));
+    });
+    let grant = Grant::act(APPLIANCE, Purpose::Crl(issuer.clone()));
     let object = ToBeSigned::Crl {
-        issuer: signer.name().clone(),
+        issuer: issuer.clone(),
         key: signer.public_key().clone(),
         algorithm: signer.algorithm(),
+        partition,
         tbs,
     };
     let issued = signer
@@ -90,16 +182,62 @@ pub async fn issue(
         .map_err(CrlError::Make)?;
     // A reader that finds the CRL must find its entries below the published head.
     log.publish().await.map_err(CrlError::Log)?;
-    write(published, signer.name(), issued.der().to_vec()).await?;
-    Ok(issued)
+    write(path(published, issuer, partition), issued.into_der()).await?;
+    Ok(made)
 }
 
 /// Writes the CRL where readers look for it.
-async fn write(published: &Path, issuer: &IssuerName, der: Vec<u8>) -> Result<(), CrlError> {
-    let path = published.join("crl").join(format!("{issuer}.crl"));
-    tokio::task::spawn_blocking(move || durable::write(&path, &der))
+async fn write(path: PathBuf, der: Vec<u8>) -> Result<(), CrlError> {
+    let file = path.clone();
+    tokio::task::spawn_blocking(move || durable::write(&file, &der))
         .await
         .map_err(std::io::Error::other)
         .and_then(|written| written)
-        .map_err(CrlError::Write)
+        .map_err(|source| CrlError::Write { path, source })
+}
+
+/// The CRL that stands published, if it is one of this kind that this issuer signed for this log.
+///
+/// Anything else is as good as none: it is replaced.
+async fn read(
+    published: &Path,
+    facts: &IssuerFacts,
+    kind: &Kind,
+    log_key: &VerifierKey,
+) -> Option<Published> {
+    let path = path(published, &facts.name, kind.partition);
+    let (facts, kind, key) = (facts.clone(), kind.clone(), log_key.clone());
+    let read = tokio::task::spawn_blocking(move || {
+        let der = match std::fs::read(&path) {
+            Ok(der) => der,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "the published CRL cannot be read");
+                return None;
+            }
+        };
+        let judged = judge(&der, &facts, &kind, &key);
+        if judged.is_none() {
+            tracing::warn!(path = %path.display(), "the published CRL is not this issuer's and is made anew");
+        }
+        judged
+    });
+    read.await.unwrap_or(None)
+}
+
+/// Reads a CRL's head, if its issuer signed it.
+fn judge(der: &[u8], facts: &IssuerFacts, kind: &Kind, log_key: &VerifierKey) -> Option<Published> {
+    let head = parse_head(der).ok()?;
+    let (tbs, algorithm, signature) = split(der).ok()?;
+    facts.public_key.verify(algorithm, tbs, signature).ok()?;
+    let (origin, _key, note) = head.anchor?;
+    let checkpoint = Checkpoint::verify(&note, log_key).ok()?;
+    let ours = head.issuer == facts.subject && head.scope == kind.scope;
+    (ours && origin == log_key.name()).then_some(Published {
+        number: head.number,
+        this_update: head.this_update,
+        next_update: head.next_update,
+        covered: checkpoint.size,
+        listed: None,
+    })
 }

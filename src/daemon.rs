@@ -7,6 +7,7 @@
 //! about a request. Failure story: an error ends the process with its whole chain on standard error; the
 //! service's supervisor starts it again.
 
+mod crls;
 mod listeners;
 mod server_certificate;
 mod tokens;
@@ -24,6 +25,7 @@ use tokio::task::JoinSet;
 
 use crate::admin::AdminError;
 use crate::config::{Config, LogKeyPlace};
+use crate::crl::Board;
 use crate::hsm::{Hsm, HsmError, LogKey};
 use crate::http::tls::TlsError;
 use crate::issuance::Issuance;
@@ -33,6 +35,7 @@ use crate::profile::{Profile, ProfileError};
 use crate::signing_log::{IssuerRecord, LogError, Publication, SigningLog};
 use crate::store::{Store, StoreError};
 use crate::time::Clock;
+use crls::Crls;
 use listeners::Listeners;
 
 /// The pause between attempts at what has to wait for a token or the storage.
@@ -177,7 +180,8 @@ pub async fn serve(config: Config, clock: Clock) -> Result<(), DaemonError> {
     let access = config.server.issuer.clone();
     let issuance = Issuance::new(log.clone(), clock.clone(), profiles, access);
 
-    let listeners = Listeners::start(&config, &issuance, &log, &hsm, &clock).await?;
+    let board = Board::default();
+    let listeners = Listeners::start(&config, &issuance, &log, &hsm, &clock, &board).await?;
 
     let access_loaded = Notify::new();
     let keep_fresh = async {
@@ -185,8 +189,9 @@ pub async fn serve(config: Config, clock: Clock) -> Result<(), DaemonError> {
         server_certificate::keep_fresh(&config, &issuance, &clock, &listeners.certificate).await;
         Ok(())
     };
+    let mut crls = Crls::new(clock.clone(), board);
     let up = async {
-        let come_up = come_up(&config, &issuance, &log, &hsm, &access_loaded);
+        let come_up = come_up(&config, &issuance, &log, &hsm, &access_loaded, &mut crls);
         tokio::try_join!(come_up, keep_fresh).map(|((), ())| ())
     };
     // Ends by a signal, or by an error that no waiting mends.
@@ -210,6 +215,7 @@ async fn come_up(
     log: &SigningLog,
     hsm: &Hsm,
     access_loaded: &Notify,
+    crls: &mut Crls,
 ) -> Result<(), DaemonError> {
     let mut told = Told::default();
     while let Err(error) = log.recover(hsm.clone()).await {
@@ -230,10 +236,12 @@ async fn come_up(
         if configured.key.is_none() {
             continue; // An offline root: its key is elsewhere.
         }
+        let keeper = crls.keep(record, configured, config, log)?;
         let (record, configured) = (record.clone(), configured.clone());
         let (issuance, log, hsm) = (issuance.clone(), log.clone(), hsm.clone());
         loading.spawn(async move {
             let issuer = load_issuer(&record, &configured, &hsm, &log).await?;
+            keeper.send_replace(Some(issuer.clone()));
             issuance.add_issuer(record.name.clone(), record.role, chain, Some(issuer));
             Ok::<_, DaemonError>(record.name)
         });

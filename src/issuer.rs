@@ -6,6 +6,7 @@
 //! [`Intent`], which it consumes. Failure story: a failed signature gives the intent back inside
 //! [`Failed`], with the count of requests that may have reached a token.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use certstatus::log::IssuerName;
@@ -14,7 +15,7 @@ use certstatus::signature::{PublicKey, SignatureAlgorithm, SignatureFault};
 use crate::config::{self, KeyUri};
 use crate::hsm::{CaKey, Hsm, HsmError, Reached};
 use crate::limits;
-use crate::profile::IssuerFacts;
+use crate::profile::{CrlPartitions, IssuerFacts};
 use crate::ra::{APPLIANCE, Grant, Purpose};
 use crate::signing_log::{
     Certificate, CheckFailed, Failed, Intent, IntentRefused, Issued, IssuerRecord, IssuerRole,
@@ -341,6 +342,42 @@ impl SignFailed {
     }
 }
 
+/// What an issuer's certificate, its record in the log and the configuration say about it.
+///
+/// # Errors
+/// [`IssuerError::Unfit`]: the certificate may not sign, or the configuration contradicts the ceremony.
+pub fn facts(
+    record: &IssuerRecord,
+    configured: &config::Issuer,
+) -> Result<IssuerFacts, IssuerError> {
+    let unfit = |problem| IssuerError::Unfit {
+        issuer: record.name.clone(),
+        problem,
+    };
+    let (name, certificate) = (record.name.clone(), &record.certificate);
+    let mut facts = IssuerFacts::from_certificate(name, certificate, record.algorithm)
+        .map_err(|refused| unfit(refused.to_string()))?;
+    facts.take_urls(configured);
+    let (count, url) = (record.partitions, &configured.crl_partition_url);
+    facts.crl_partitions = match (NonZeroU32::new(count), url) {
+        (None, None) => None,
+        (Some(count), Some(url)) => Some(CrlPartitions {
+            count,
+            url: url.clone(),
+        }),
+        (Some(_), None) => {
+            let what = "CRL partitions since its ceremony: name their crl_partition_url";
+            return Err(unfit(format!("it has {count} {what}")));
+        }
+        (None, Some(_)) => {
+            let what =
+                "it has no CRL partitions since its ceremony, so it has no crl_partition_url";
+            return Err(unfit(what.to_owned()));
+        }
+    };
+    Ok(facts)
+}
+
 impl Issuer {
     /// Loads the issuer: pinned key, certificate, fitness, logged self-test.
     ///
@@ -356,13 +393,7 @@ impl Issuer {
             issuer: record.name.clone(),
             problem,
         };
-        let mut facts = IssuerFacts::from_certificate(
-            record.name.clone(),
-            &record.certificate,
-            record.algorithm,
-        )
-        .map_err(|refused| unfit(refused.to_string()))?;
-        facts.take_urls(configured);
+        let facts = facts(record, configured)?;
         let uri = configured
             .key
             .as_ref()

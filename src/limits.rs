@@ -147,6 +147,25 @@ const _: () = assert!(
 /// The largest entry detail in bytes, but for CRLs: a TBS with RSA-4096 and all extensions is below 8 KiB.
 pub const DETAIL_BYTES_MAX: usize = 64 * 1024;
 
+/// How long CRLs count where nobody says: longer than the outage of a token that a site must bear.
+pub const CRL_VALIDITY: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// How long a root's CRLs count where nobody says: its token is locked away in between.
+pub const ROOT_CRL_VALIDITY: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// How long a CRL may count at least (below an hour no reader keeps up) and at most.
+pub const CRL_VALIDITY_RANGE: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(3600)..=Duration::from_secs(10 * 366 * 24 * 3600);
+
+/// CRLs are renewed after this long where nobody says, or after a third of their life where that is sooner.
+pub const CRL_EVERY: Duration = Duration::from_secs(24 * 3600);
+
+/// CRLs are renewed at most this often while nothing is revoked: each is an entry of the log with all its serials.
+pub const CRL_EVERY_MIN: Duration = Duration::from_secs(60);
+
+/// From the start of a CRL to that of the next one that a revocation asks for: revocations in between share it.
+pub const CRL_PAUSE: Duration = Duration::from_secs(2);
+
 /// Appends that share one transaction at most: enough to hide an fsync, small enough to stay under 10 ms.
 pub const GROUP_COMMIT_MAX: usize = 256;
 

@@ -23,6 +23,8 @@ mod usage;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
+use std::num::NonZeroU32;
 use std::path::Path;
 use std::time::Duration;
 
@@ -31,7 +33,7 @@ use certstatus::signature::{PublicKey, SignatureAlgorithm};
 use certstatus::{SerialNumber, UnixMillis};
 use x509_cert::name::Name;
 
-use crate::config;
+use crate::config::{self, PartitionUrl};
 use crate::csr::VerifiedCsr;
 use crate::ra::Grant;
 use encode::Criticality;
@@ -129,12 +131,23 @@ pub struct IssuerFacts {
     pub not_after: UnixMillis,
     /// pathLenConstraint.
     pub path_len: Option<u8>,
-    /// CRL distribution point, OCSP and caIssuers URLs.
+    /// The CRL distribution point of its certificates, where it has no CRL partitions.
     pub crl_url: Option<String>,
+    /// The CRL partitions: each certificate names the URL of its own.
+    pub crl_partitions: Option<CrlPartitions>,
     /// The OCSP responder.
     pub ocsp_url: Option<String>,
     /// The caIssuers URL.
     pub ca_url: Option<String>,
+}
+
+/// The CRL partitions of an issuer, fixed for ever.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CrlPartitions {
+    /// How many.
+    pub count: NonZeroU32,
+    /// Where each is.
+    pub url: PartitionUrl,
 }
 
 /// What a CA certificate is to say (ceremony).
@@ -310,7 +323,8 @@ impl Profile {
         let names = request::judge(self, csr, &granted)?;
         let period = self.period(issuer, now).map_err(unfit)?;
         let subject = encode::name(&names.subject);
-        let extensions = self.extensions(key, issuer, &names).map_err(unfit)?;
+        let pointers = self.pointers.of(issuer, serial).map_err(unfit)?;
+        let extensions = self.extensions(key, issuer, &names, &pointers);
         let der = encode::tbs(&encode::Fields {
             serial,
             algorithm: issuer.algorithm,
@@ -362,8 +376,8 @@ impl Profile {
         key: &PublicKey,
         issuer: &IssuerFacts,
         names: &request::Names,
-    ) -> Result<Vec<u8>, String> {
-        let pointers = self.pointers.of(issuer)?;
+        pointers: &Urls<'_>,
+    ) -> Vec<u8> {
         let mut extensions = encode::authority_key_id(&issuer.key_id);
         extensions.extend(encode::subject_key_id(key));
         extensions.extend_from_slice(self.usages.encoded(key.kind()));
@@ -376,7 +390,7 @@ impl Profile {
             extensions.extend(encode::alt_names(&names.alt_names, critical));
         }
         extensions.extend(pointers.encoded());
-        Ok(extensions)
+        extensions
     }
 }
 
@@ -417,10 +431,10 @@ impl Period {
 }
 
 /// The issuer's URLs that a certificate names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Urls<'a> {
     /// cRLDistributionPoints.
-    crl: Option<&'a str>,
+    crl: Option<Cow<'a, str>>,
     /// authorityInfoAccess, OCSP.
     ocsp: Option<&'a str>,
     /// authorityInfoAccess, caIssuers.
@@ -428,10 +442,14 @@ struct Urls<'a> {
 }
 
 impl Pointers {
-    /// The URLs that an issuer has for these switches.
-    fn of(self, issuer: &IssuerFacts) -> Result<Urls<'_>, String> {
+    /// The URLs that an issuer has for these switches, in the certificate with this serial.
+    fn of(self, issuer: &IssuerFacts, serial: SerialNumber) -> Result<Urls<'_>, String> {
+        let crl = match &issuer.crl_partitions {
+            Some(partitions) => Some(Cow::Owned(partitions.url_of(serial))),
+            None => issuer.crl_url.as_deref().map(Cow::Borrowed),
+        };
         Ok(Urls {
-            crl: self.crl.of(issuer.crl_url.as_deref(), "crl_url")?,
+            crl: self.crl.of(crl, "crl_url")?,
             ocsp: self.ocsp.of(issuer.ocsp_url.as_deref(), "ocsp_url")?,
             ca_issuers: self.ca_issuers.of(issuer.ca_url.as_deref(), "ca_url")?,
         })
@@ -440,7 +458,7 @@ impl Pointers {
 
 impl Pointer {
     /// The URL, if it is to stand in the certificate.
-    fn of<'a>(self, url: Option<&'a str>, key: &str) -> Result<Option<&'a str>, String> {
+    fn of<T>(self, url: Option<T>, key: &str) -> Result<Option<T>, String> {
         match (self, url) {
             (Self::Never, _) => Ok(None),
             (Self::Required, None) => Err(format!(
@@ -453,14 +471,23 @@ impl Pointer {
 
 impl Urls<'_> {
     /// The extensions that name the URLs.
-    fn encoded(self) -> Vec<u8> {
+    fn encoded(&self) -> Vec<u8> {
         let mut extensions = self
             .crl
+            .as_deref()
             .map(encode::crl_distribution_point)
             .unwrap_or_default();
         let access = encode::authority_info_access(self.ocsp, self.ca_issuers);
         extensions.extend(access.unwrap_or_default());
         extensions
+    }
+}
+
+impl CrlPartitions {
+    /// The URL of the partition that lists a certificate with this serial, if it is revoked.
+    #[must_use]
+    pub fn url_of(&self, serial: SerialNumber) -> String {
+        self.url.of(serial.partition(self.count.get()))
     }
 }
 

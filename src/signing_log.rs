@@ -32,7 +32,6 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use certstatus::crl::RevokedEntry;
 use certstatus::log::{EventName, IssuerName, LeafIndex};
 use certstatus::{RevocationReason, SerialNumber};
 use sqlx::pool::PoolConnection;
@@ -43,8 +42,8 @@ use tokio::task::JoinHandle;
 pub use error::{Holder, IntentRefused, LogError};
 pub use intent::{Certificate, CheckFailed, Failed, Intent, Issued, ToBeSigned};
 pub use record::{
-    CertificateFilter, CertificateRecord, CertificateState, Claim, Claimed, IssuerRecord,
-    IssuerRole, LogState, LogStatus, Publication,
+    CertificateFilter, CertificateRecord, CertificateState, Claim, Claimed, CrlContents,
+    IssuerRecord, IssuerRole, LogState, LogStatus, Publication, RevokedList,
 };
 pub use revocations::{Revocation, RevokeRefused, Revoked};
 pub use select::{CertificateKind, Selection, SelectionPage};
@@ -390,16 +389,52 @@ impl SigningLog {
         read::issuers(&mut *self.reader().await?).await
     }
 
-    /// What counts as revoked of an issuer's certificates, in the order of the log: a CRL's contents.
+    /// What is to be on a CRL, with the checkpoint of the log that it is read from.
     ///
     /// # Errors
-    /// [`LogError::Read`], [`LogError::Recovering`].
-    pub async fn revoked(&self, issuer: &IssuerName) -> Result<Vec<RevokedEntry>, LogError> {
-        let durable = self.inner.shared.confirmed()?.size;
-        read::revoked(issuer, durable, &mut *self.reader().await?).await
+    /// [`LogError::Read`], [`LogError::Recovering`], [`LogError::LogKey`]: try again.
+    pub async fn revoked(&self, contents: &CrlContents<'_>) -> Result<RevokedList, LogError> {
+        let shared = &self.inner.shared;
+        shared.confirmed()?;
+        let read::Revoked { list, head } =
+            read::revoked(contents, &mut *self.reader().await?).await?;
+        // The database shows a commit before its writer knows that it is durable.
+        let mut durable = shared.head.subscribe();
+        let known = tokio::time::timeout(limits::ANSWER_DEADLINE, async {
+            // The sender lives in what this log shares, so this does not fail.
+            let _durable = durable.wait_for(|durable| durable.size >= head.0).await;
+        });
+        if known.await.is_err() {
+            return Err(LogError::Read(
+                "the newest entries are not known to be durable".to_owned(),
+            ));
+        }
+        let (size, root) = head;
+        let checkpoint = shared.note(size, root).await?;
+        Ok(RevokedList {
+            list,
+            size,
+            checkpoint,
+        })
+    }
+
+    /// The partitions of an issuer (0: it has none) whose revocations changed in the entries from `since` on,
+    /// each with the last such entry.
+    ///
+    /// # Errors
+    /// [`LogError::Read`], [`LogError::Recovering`]: try again.
+    pub async fn revoked_since(
+        &self,
+        issuer: &IssuerName,
+        since: u64,
+    ) -> Result<BTreeMap<u32, u64>, LogError> {
+        self.inner.shared.confirmed()?;
+        read::changed(issuer, since, &mut *self.reader().await?).await
     }
 
     /// The next CRL number of an issuer: the larger of last + 1 and the time in milliseconds.
+    ///
+    /// Its full CRL and its partitions share the sequence.
     ///
     /// # Errors
     /// [`LogError::Read`].

@@ -6,6 +6,7 @@ use certstatus::UnixMillis;
 use serde::Serialize;
 
 use super::{Admin, answer};
+use crate::crl::CrlState;
 use crate::hsm::TokenHealth;
 use crate::http::ops::Readiness;
 use crate::issuance::IssuerHealth;
@@ -24,6 +25,7 @@ struct Status {
     log: Log,
     tokens: Vec<TokenHealth>,
     issuers: Vec<IssuerHealth>,
+    crls: Vec<CrlState>,
     lines: Lines,
     orders: Orders,
 }
@@ -75,6 +77,7 @@ pub(super) async fn show(State(admin): State<Admin>) -> Response {
         },
         tokens: inner.hsm.health(),
         issuers: inner.issuance.issuers(),
+        crls: inner.crls.states(),
         lines: Lines {
             enabled,
             disabled: lines.len() - enabled,

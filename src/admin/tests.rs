@@ -119,8 +119,16 @@ impl Appliance {
         };
         let keys = ["device-root".parse().unwrap()].into();
         let revocations = Revocations::new(log.clone(), clock.clone(), terms, keys);
-        let hsm = Hsm::open(&[]);
-        let admin = Admin::new(issuance, log.clone(), revocations, hsm, clock, operators);
+        let (hsm, crls) = (Hsm::open(&[]), Board::default());
+        let admin = Admin::new(
+            issuance,
+            log.clone(),
+            revocations,
+            hsm,
+            clock,
+            crls,
+            operators,
+        );
         let socket = directory.path().join("admin.sock");
         let (stop, stopping) = Stopping::new();
         let served = tokio::spawn(serve(bind(&socket).unwrap(), admin, stopping));

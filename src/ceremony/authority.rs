@@ -6,11 +6,11 @@
 //! with a key whose public part was not read back from the token. Failure story: see `site`.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use base64ct::{Base64, Encoding as _};
-use certstatus::crl::Scope;
+use certstatus::UnixMillis;
 use certstatus::log::IssuerName;
-use certstatus::signature::SignatureAlgorithm;
 use serde_json::json;
 
 use super::plan::{Ca, OfflineRoot, Parent};
@@ -24,7 +24,7 @@ use crate::crl;
 use crate::csr;
 use crate::hsm::{GeneratedKey, Reached};
 use crate::issuance::random_serial;
-use crate::issuer::Signer;
+use crate::issuer::{self, Signer};
 use crate::profile::{CaSigner, IssuerFacts, build_ca};
 use crate::ra::{Grant, Purpose};
 use crate::signing_log::{IssuerRecord, IssuerRole, SigningLog, ToBeSigned};
@@ -155,13 +155,15 @@ impl<P: FnMut(&str)> Site<'_, P> {
         let path = kept_certificate(self.config, ca.name.as_str());
         self.made(path.display().to_string());
         self.doing(format!("making the first CRL of {}", ca.name));
-        let terms = crl::Terms {
-            scope: scope(ca.role),
-            validity: ca.crl_validity,
-            now: self.clock.now(),
-        };
-        let published = &self.config.published;
-        crl::issue(log, &signer, &facts, terms, &[], published).await?;
+        let (role, validity) = (ca.role, ca.crl_validity);
+        first_crls(
+            log,
+            self.config,
+            (&signer, &facts),
+            (role, validity),
+            self.clock.now(),
+        )
+        .await?;
         made.certificates.push(CertificateOfRecord {
             name: ca.name.to_string(),
             role: Some(ca.role),
@@ -208,12 +210,26 @@ impl<P: FnMut(&str)> Site<'_, P> {
     }
 }
 
-/// What the full CRL of an issuer covers.
-pub(super) const fn scope(role: IssuerRole) -> Scope {
-    match role {
-        IssuerRole::Device => Scope::UserCertificates,
-        IssuerRole::Root | IssuerRole::Access => Scope::Everything,
+/// Signs an issuer's first CRLs: the full one, and one for each partition.
+pub(super) async fn first_crls(
+    log: &SigningLog,
+    config: &Config,
+    (signer, facts): (&Signer, &IssuerFacts),
+    (role, validity): (IssuerRole, Duration),
+    now: UnixMillis,
+) -> Result<(), StepFailed> {
+    for kind in crl::kinds(role, facts) {
+        let terms = crl::Terms {
+            kind,
+            validity,
+            now,
+            expired_since: None,
+            gone: None,
+            after: 0,
+        };
+        crl::issue(log, signer, facts, &terms, &config.published).await?;
     }
+    Ok(())
 }
 
 /// Binds an issuer in the log, unless it is bound already, and writes its certificate: DER for the world, PEM
@@ -225,7 +241,7 @@ pub(super) async fn bind(
     known: &[IssuerRecord],
 ) -> Result<IssuerFacts, StepFailed> {
     let (name, der) = (record.name.clone(), record.certificate.clone());
-    let facts = facts(config, &name, &der, record.algorithm)?;
+    let facts = facts(config, &record)?;
     match known.iter().find(|known| known.name == name) {
         None => drop(log.record_issuer(record).await?),
         Some(bound) if bound.certificate == der => {}
@@ -239,16 +255,17 @@ pub(super) async fn bind(
     Ok(facts)
 }
 
-/// What an issuer's certificate and the configuration say about it.
-pub(super) fn facts(
-    config: &Config,
-    name: &IssuerName,
-    certificate: &[u8],
-    algorithm: SignatureAlgorithm,
-) -> Result<IssuerFacts, StepFailed> {
-    let mut facts = IssuerFacts::from_certificate(name.clone(), certificate, algorithm)?;
-    if let Some(configured) = config.issuer(name) {
-        facts.take_urls(configured);
+/// What an issuer's certificate and the configuration say about it; a root elsewhere may not be configured.
+pub(super) fn facts(config: &Config, record: &IssuerRecord) -> Result<IssuerFacts, StepFailed> {
+    match config.issuer(&record.name) {
+        Some(configured) => Ok(issuer::facts(record, configured)?),
+        None => {
+            let (name, algorithm) = (record.name.clone(), record.algorithm);
+            Ok(IssuerFacts::from_certificate(
+                name,
+                &record.certificate,
+                algorithm,
+            )?)
+        }
     }
-    Ok(facts)
 }

@@ -19,13 +19,12 @@ use serde_json::json;
 use x509_cert::Certificate;
 use x509_cert::ext::pkix::AuthorityKeyIdentifier;
 
-use super::authority::{bind, scope};
+use super::authority::{bind, first_crls};
 use super::hosts::{HostMode, HostProgram, Hosts};
 use super::plan::{Ca, OfflineRoot};
 use super::site::record_event;
 use super::{CeremonyError, StepFailed, paper, sha256, write};
 use crate::config::{Config, LogKeyPlace};
-use crate::crl;
 use crate::hsm::{Hsm, KeyAlgorithm, LogKey};
 use crate::issuer::Signer;
 use crate::profile::IssuerFacts;
@@ -392,12 +391,9 @@ async fn bind_answer(
     let pin = facts.public_key.sha256();
     let signer = Signer::open(hsm, pending.issuer.clone(), &uri, facts.algorithm, &pin).await?;
     signer.self_test(log).await?;
-    let terms = crl::Terms {
-        scope: scope(pending.role),
-        validity: Duration::from_secs(pending.crl_validity_seconds),
-        now: clock.now(),
-    };
-    crl::issue(log, &signer, &facts, terms, &[], &config.published).await?;
+    let validity = Duration::from_secs(pending.crl_validity_seconds);
+    let terms = (pending.role, validity);
+    first_crls(log, config, (&signer, &facts), terms, clock.now()).await?;
     let data = json!({
         "certificate_sha256": sha256(&answer.certificate),
         "issuer": pending.issuer,

@@ -16,6 +16,7 @@ use x509_cert::name::Name;
 use super::subject;
 use crate::config::{Config, ConfigError, KeyUri, document};
 use crate::hsm::{KeyAlgorithm, KeyPolicy};
+use crate::limits;
 use crate::profile::{CaSpec, Validity};
 use crate::signing_log::IssuerRole;
 
@@ -33,16 +34,6 @@ const PARTITIONS_MAX: u32 = 128;
 
 /// A day.
 const DAY: Duration = Duration::from_secs(24 * 3600);
-
-/// How long an issuer's CRL counts when the file does not say.
-const CRL_VALIDITY_DEFAULT: Duration = DAY.saturating_mul(7);
-
-/// How long a root's CRL counts when the file does not say: its token is locked away in between.
-const ROOT_CRL_VALIDITY_DEFAULT: Duration = DAY.saturating_mul(365);
-
-/// How long a CRL may count: below an hour no reader keeps up.
-const CRL_VALIDITY: std::ops::RangeInclusive<Duration> =
-    Duration::from_secs(3600)..=DAY.saturating_mul(10 * 366);
 
 /// How long a CA certificate may be valid, unless for ever.
 const CA_VALIDITY: std::ops::RangeInclusive<Duration> = DAY..=DAY.saturating_mul(100 * 366);
@@ -302,8 +293,8 @@ impl Review<'_> {
         let root = form.role == IssuerRole::Root;
         let crl_validity = match &form.crl_validity {
             Some(text) => self.or_note(&key("crl_validity"), parse_crl_validity(text)),
-            None if root => Some(ROOT_CRL_VALIDITY_DEFAULT),
-            None => Some(CRL_VALIDITY_DEFAULT),
+            None if root => Some(limits::ROOT_CRL_VALIDITY),
+            None => Some(limits::CRL_VALIDITY),
         };
         let path_len = match (root, form.path_len) {
             (true, given) => given,
@@ -527,6 +518,24 @@ impl Review<'_> {
             }
         }
         for (index, ca) in cas.iter().enumerate() {
+            let configured = config.issuer(&ca.name);
+            let url = configured.is_some_and(|issuer| issuer.crl_partition_url.is_some());
+            if (ca.partitions > 0) != url {
+                let problem = format!(
+                    "{} has {} partitions, and [[issuer]] {0} of the configuration {}: have both or \
+                     neither, for ever",
+                    ca.name,
+                    ca.partitions,
+                    if url {
+                        "a crl_partition_url"
+                    } else {
+                        "no crl_partition_url"
+                    },
+                );
+                self.note(format!("ca[{index}].crl_partitions"), problem);
+            }
+        }
+        for (index, ca) in cas.iter().enumerate() {
             if let Parent::Offline(root) = &ca.parent
                 && config
                     .issuer(&root.name)
@@ -580,7 +589,7 @@ fn parse_validity(text: &str) -> Result<Validity, String> {
 fn parse_crl_validity(text: &str) -> Result<Duration, String> {
     let form = "must be a duration such as 7days";
     let length = humantime::parse_duration(text).map_err(|error| format!("{form}: {error}"))?;
-    if !CRL_VALIDITY.contains(&length) {
+    if !limits::CRL_VALIDITY_RANGE.contains(&length) {
         return Err(format!("{form}, from an hour to 10 years"));
     }
     Ok(length)

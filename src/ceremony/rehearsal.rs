@@ -22,6 +22,7 @@ use crate::config::{Config, LogKeyPlace};
 use crate::hsm::{Hsm, KeyAlgorithm, LogKey, Taken};
 use crate::issuance::random_serial;
 use crate::profile::{CaSigner, IssuerFacts, build_ca};
+use crate::signing_log::IssuerRecord;
 
 /// What a ceremony would make.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -217,7 +218,15 @@ fn trial_certificate(
         .sign(&SystemRandom::new(), &tbs.der)
         .map_err(|_| StepFailed::Randomness)?;
     let certificate = assemble(&tbs.der, algorithm, signature.as_ref());
-    facts(config, &ca.name, &certificate, algorithm)
+    let record = IssuerRecord {
+        name: ca.name.clone(),
+        certificate,
+        algorithm,
+        role: ca.role,
+        parent: ca.name.clone(),
+        partitions: ca.partitions,
+    };
+    facts(config, &record)
 }
 
 /// Labels on the tokens that are taken.

@@ -354,6 +354,8 @@ pub(super) fn status(value: &Value) -> String {
     ));
     shown.push('\n');
     shown.push_str(&issuers(value));
+    shown.push('\n');
+    shown.push_str(&crls(value));
     shown
 }
 
@@ -369,6 +371,30 @@ fn issuers(value: &Value) -> String {
         ]
     });
     table(&["ISSUER", "ROLE", "USABLE", "REVOKED"], rows.collect())
+}
+
+/// The CRLs, one a row.
+fn crls(value: &Value) -> String {
+    let crls = value.get("crls").map_or(&[][..], items).iter();
+    let rows = crls.map(|crl| {
+        let partition = match crl.get("partition").and_then(Value::as_u64) {
+            Some(0) => "full".to_owned(),
+            _ => text(crl, "partition"),
+        };
+        vec![
+            text(crl, "issuer"),
+            partition,
+            text(crl, "number"),
+            text(crl, "listed"),
+            date(crl, "this_update"),
+            date(crl, "next_update"),
+            text(crl, "problem"),
+        ]
+    });
+    let heading = [
+        "CRL OF", "PART", "NUMBER", "LISTED", "MADE", "UNTIL", "PROBLEM",
+    ];
+    table(&heading, rows.collect())
 }
 
 /// A state with its reason, where there is one.

@@ -12,6 +12,7 @@ use certstatus::log::IssuerName;
 use certstatus::log::entry::Slug;
 use serde::Deserialize;
 
+use super::crl::{CrlTerms, PartitionUrl, read_time};
 use super::text::{check_origin, check_server_name, check_url, plain};
 use super::uri::TokenUri;
 use super::{
@@ -63,6 +64,8 @@ pub struct File {
     server: ServerForm,
     operator: Vec<OperatorForm>,
     token: Vec<TokenForm>,
+    #[serde(default)]
+    crl: CrlForm,
     issuer: Vec<IssuerForm>,
     #[serde(default)]
     revocation: RevocationForm,
@@ -128,6 +131,15 @@ struct TokenForm {
     daemon_uids: Vec<u32>,
 }
 
+/// `[crl]`.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CrlForm {
+    validity: Option<String>,
+    every: Option<String>,
+    keep_expired_since: Option<String>,
+}
+
 /// `[[issuer]]`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -135,6 +147,10 @@ struct IssuerForm {
     name: String,
     key: Option<String>,
     crl_url: Option<String>,
+    crl_partition_url: Option<String>,
+    crl_validity: Option<String>,
+    crl_every: Option<String>,
+    crl_keep_expired_since: Option<String>,
     ocsp_url: Option<String>,
     ca_url: Option<String>,
 }
@@ -157,6 +173,8 @@ impl File {
         })?;
         let base = absolute.parent().unwrap_or(Path::new("/")).to_owned();
         let at = Place { file, base };
+        let crl = at.crl("crl.", &self.crl)?;
+        at.crl_terms("crl.", crl)?;
         let config = Config {
             state_dir: at.path("state_dir", &self.state_dir)?,
             published: at.path("published", &self.published)?,
@@ -167,7 +185,8 @@ impl File {
             server: at.server(self.server)?,
             operators: at.operators(self.operator)?,
             tokens: at.tokens(self.token)?,
-            issuers: at.issuers(self.issuer)?,
+            crl,
+            issuers: at.issuers(self.issuer, crl)?,
             revocation: at.revocation(&self.revocation)?,
         };
         at.places(&config)?;
@@ -376,8 +395,36 @@ impl Place<'_> {
         })
     }
 
+    /// What is said of CRLs, each key behind `prefix`.
+    fn crl(&self, prefix: &str, form: &CrlForm) -> Result<CrlTerms, ConfigError> {
+        let key = |name: &str| format!("{prefix}{name}");
+        let duration = |name: &str, text: &Option<String>| {
+            let text = text.as_deref();
+            text.map(|text| self.duration(&key(name), text)).transpose()
+        };
+        let since = form.keep_expired_since.as_deref().map(|text| {
+            read_time(text).map_err(|problem| self.refuse(key("keep_expired_since"), problem))
+        });
+        Ok(CrlTerms {
+            validity: duration("validity", &form.validity)?,
+            every: duration("every", &form.every)?,
+            keep_expired_since: since.transpose()?,
+        })
+    }
+
+    /// Refuses terms of CRLs that contradict each other.
+    fn crl_terms(&self, prefix: &str, terms: CrlTerms) -> Result<(), ConfigError> {
+        terms
+            .check()
+            .map_err(|(name, problem)| self.refuse(format!("{prefix}{name}"), problem))
+    }
+
     /// `[[issuer]]`.
-    fn issuers(&self, forms: Vec<IssuerForm>) -> Result<Vec<Issuer>, ConfigError> {
+    fn issuers(
+        &self,
+        forms: Vec<IssuerForm>,
+        common: CrlTerms,
+    ) -> Result<Vec<Issuer>, ConfigError> {
         if forms.is_empty() {
             return Err(self.refuse("issuer", "must have at least one entry"));
         }
@@ -397,9 +444,23 @@ impl Place<'_> {
                 },
                 None => Ok(None),
             };
+            let terms = CrlForm {
+                validity: form.crl_validity,
+                every: form.crl_every,
+                keep_expired_since: form.crl_keep_expired_since,
+            };
+            let prefix = key("crl_");
+            let crl = self.crl(&prefix, &terms)?.or(common);
+            self.crl_terms(&prefix, crl)?;
+            let partitions: Option<PartitionUrl> = match &form.crl_partition_url {
+                Some(url) => Some(self.parsed(&key("crl_partition_url"), url)?),
+                None => None,
+            };
             issuers.push(Issuer {
                 name,
                 key: uri.transpose()?,
+                crl_partition_url: partitions,
+                crl,
                 crl_url: url("crl_url", form.crl_url)?,
                 ocsp_url: url("ocsp_url", form.ocsp_url)?,
                 ca_url: url("ca_url", form.ca_url)?,

@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 use super::DaemonError;
 use crate::admin::{self, Admin};
 use crate::config::Config;
+use crate::crl::Board;
 use crate::hsm::Hsm;
 use crate::http::listener::Stopping;
 use crate::http::ops::{self, Ops};
@@ -36,6 +37,7 @@ impl Listeners {
         log: &SigningLog,
         hsm: &Hsm,
         clock: &Clock,
+        crls: &Board,
     ) -> Result<Self, DaemonError> {
         let certificate =
             ServerCertificate::load(&config.server_chain_file(), &config.server_key_file())?;
@@ -58,13 +60,14 @@ impl Listeners {
             revocations,
             hsm.clone(),
             clock.clone(),
+            crls.clone(),
             config.operators.clone(),
         );
         let tasks = vec![
             tokio::spawn(serve_api(lines, tls, api.clone(), stopping.clone())),
             tokio::spawn(ops::serve(
                 operations,
-                Ops::new(api, hsm.clone()),
+                Ops::new(api, hsm.clone(), crls.clone()),
                 stopping.clone(),
             )),
             tokio::spawn(admin::serve(socket, admin, stopping)),

@@ -11,12 +11,14 @@ use axum::extract::State;
 use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
+use certstatus::UnixMillis;
 use serde::Serialize;
 use tokio::net::TcpListener;
 
 use super::listener::{self, Places, Stopping};
 use super::metrics::{Counts, Exposition};
 use super::{Api, unknown_method, unknown_path};
+use crate::crl::{Board, CrlState};
 use crate::hsm::{Hsm, TokenHealth};
 use crate::issuance::{Issuance, IssuerHealth};
 use crate::limits;
@@ -30,6 +32,7 @@ const CONNECTIONS_MAX: u32 = 32;
 pub struct Ops {
     api: Api,
     hsm: Hsm,
+    crls: Board,
 }
 
 /// Whether the appliance is ready: the answer of `/readyz`.
@@ -55,10 +58,10 @@ struct Load {
 }
 
 impl Ops {
-    /// Tells of this API and these tokens.
+    /// Tells of this API, these tokens and these CRLs.
     #[must_use]
-    pub const fn new(api: Api, hsm: Hsm) -> Self {
-        Self { api, hsm }
+    pub const fn new(api: Api, hsm: Hsm, crls: Board) -> Self {
+        Self { api, hsm, crls }
     }
 }
 
@@ -152,13 +155,20 @@ async fn metrics(State(ops): State<Ops>) -> Response {
         &inner.metrics.counts(),
         &inner.log.status(),
         &ops.hsm.health(),
+        &ops.crls.states(),
         load,
     );
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
 }
 
 /// All metrics as text.
-fn exposition(counts: &Counts, log: &LogStatus, tokens: &[TokenHealth], load: Load) -> String {
+fn exposition(
+    counts: &Counts,
+    log: &LogStatus,
+    tokens: &[TokenHealth],
+    crls: &[CrlState],
+    load: Load,
+) -> String {
     let mut text = Exposition::default();
     let name = "hallmark_certificates_total";
     text.metric(
@@ -210,6 +220,7 @@ fn exposition(counts: &Counts, log: &LogStatus, tokens: &[TokenHealth], load: Lo
         text.value(name, &[], value);
     }
     expose_tokens(&mut text, tokens);
+    expose_crls(&mut text, crls);
     text.metric(
         "hallmark_connections",
         "gauge",
@@ -246,10 +257,46 @@ fn expose_tokens(text: &mut Exposition, tokens: &[TokenHealth]) {
     }
 }
 
+/// The CRLs' metrics: one of each kind for the full CRL (partition 0) and every partition.
+fn expose_crls(text: &mut Exposition, crls: &[CrlState]) {
+    let gauges: [(&str, &str, fn(&CrlState) -> Option<u64>); 4] = [
+        (
+            "hallmark_crl_this_update_seconds",
+            "Time at which the published CRL was made.",
+            |crl| crl.this_update.map(UnixMillis::seconds),
+        ),
+        (
+            "hallmark_crl_next_update_seconds",
+            "Time at which the published CRL ends; 0 when there is none.",
+            |crl| Some(crl.next_update.map_or(0, UnixMillis::seconds)),
+        ),
+        (
+            "hallmark_crl_number",
+            "Number of the published CRL.",
+            |crl| crl.number,
+        ),
+        (
+            "hallmark_crl_failing",
+            "1 while the CRL should be renewed and cannot be.",
+            |crl| Some(u64::from(crl.problem.is_some())),
+        ),
+    ];
+    for (name, help, value) in gauges {
+        text.metric(name, "gauge", help);
+        for crl in crls {
+            let partition = crl.partition.to_string();
+            let labels = [("issuer", crl.issuer.as_str()), ("partition", &partition)];
+            if let Some(value) = value(crl) {
+                text.value(name, &labels, value);
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use certstatus::RevocationReason;
     use certstatus::log::LeafIndex;
-    use certstatus::{RevocationReason, UnixMillis};
 
     use super::*;
     use crate::signing_log::Revocation;
@@ -351,7 +398,16 @@ mod tests {
             connections: 4,
             requests: 2,
         };
-        let text = exposition(&counts, &log, &[token(true)], load);
+        let crl = CrlState {
+            issuer: "device-1".parse().unwrap(),
+            partition: 3,
+            number: Some(8),
+            listed: None,
+            this_update: Some(UnixMillis(9_000)),
+            next_update: None,
+            problem: Some("no token".into()),
+        };
+        let text = exposition(&counts, &log, &[token(true)], &[crl], load);
         for line in [
             "hallmark_certificates_total{order=\"demo\",origin=\"new\"} 5",
             "hallmark_refusals_total{rule=\"csr-refused\"} 2",
@@ -363,6 +419,10 @@ mod tests {
             "hallmark_token_usable{token=\"main\"} 1",
             "hallmark_token_signatures_total{token=\"main\"} 3",
             "hallmark_token_latency_microseconds{token=\"main\"} 80",
+            "hallmark_crl_this_update_seconds{issuer=\"device-1\",partition=\"3\"} 9",
+            "hallmark_crl_next_update_seconds{issuer=\"device-1\",partition=\"3\"} 0",
+            "hallmark_crl_number{issuer=\"device-1\",partition=\"3\"} 8",
+            "hallmark_crl_failing{issuer=\"device-1\",partition=\"3\"} 1",
             "hallmark_connections 4",
             "hallmark_requests_in_flight 2",
         ] {

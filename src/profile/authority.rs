@@ -66,7 +66,7 @@ pub(super) fn build(
     }
     let period = Period::of(spec.validity, limits::CA_BACKDATE, now);
     let subject = name_der(&spec.subject);
-    let by = issued_by(spec, key, signer, &subject, period)?;
+    let by = issued_by(spec, key, signer, &subject, (serial, period))?;
     let mut extensions = encode::authority_key_id(&by.key_id);
     extensions.extend(encode::subject_key_id(key));
     extensions.extend(encode::key_usage(&USAGES, Criticality::Critical));
@@ -108,7 +108,7 @@ fn issued_by<'a>(
     key: &'a PublicKey,
     signer: CaSigner<'a>,
     subject: &[u8],
-    period: Period,
+    (serial, period): (SerialNumber, Period),
 ) -> Result<IssuedBy<'a>, String> {
     match signer {
         CaSigner::Itself { name, algorithm } => Ok(IssuedBy {
@@ -136,7 +136,7 @@ fn issued_by<'a>(
                 key_id: parent.key_id.clone(),
                 key: &parent.public_key,
                 algorithm: parent.algorithm,
-                urls: POINTERS.of(parent)?,
+                urls: POINTERS.of(parent, serial)?,
             })
         }
     }
@@ -200,6 +200,7 @@ pub(super) fn facts(
         subject: read.subject,
         public_key: read.key,
         crl_url: None,
+        crl_partitions: None,
         ocsp_url: None,
         ca_url: None,
     })

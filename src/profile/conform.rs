@@ -5,8 +5,10 @@
 //! with `request`, not its conclusions. Failure is a sentence; it means a fault of ours, never the
 //! sender's, and nothing is signed.
 
-use certstatus::UnixMillis;
+use std::borrow::Cow;
+
 use certstatus::signature::PublicKey;
+use certstatus::{SerialNumber, UnixMillis};
 use der::Encode;
 use x509_cert::attr::AttributeTypeAndValue;
 use x509_cert::ext::pkix::KeyUsages;
@@ -37,9 +39,11 @@ pub(super) fn check(
     check_subject(profile, certificate, granted)?;
     check_alt_names(profile, certificate, granted)?;
     check_usages(profile, certificate)?;
-    let urls = profile.pointers.of(issuer)?;
+    let serial = certificate.tbs.serial_number().as_bytes();
+    let serial = SerialNumber::from_slice(serial).map_err(|error| error.to_string())?;
+    let urls = profile.pointers.of(issuer, serial)?;
     let read = Urls {
-        crl: certificate.crl_url.as_deref(),
+        crl: certificate.crl_url.as_deref().map(Cow::Borrowed),
         ocsp: certificate.ocsp_url.as_deref(),
         ca_issuers: certificate.ca_url.as_deref(),
     };

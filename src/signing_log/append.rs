@@ -300,11 +300,12 @@ impl IntentDraft {
                 issuer,
                 key,
                 algorithm,
+                partition,
                 tbs,
             } => {
-                let (number, partition) = (tbs.number(), 0);
+                let number = tbs.number();
                 let subject = Subject::Crl { number, partition };
-                Self::plain(grant, issuer, subject, (key, algorithm), tbs.der().to_vec())
+                Self::plain(grant, issuer, subject, (key, algorithm), tbs.into_der())
             }
             ToBeSigned::Request {
                 issuer,
@@ -341,7 +342,7 @@ impl IntentDraft {
         let class = subject.class();
         let entitled = entitled(grant, class, &issuer)?;
         names_algorithm(class, &tbs, algorithm)?;
-        let detail = Sealed::of(&IntentDetail {
+        let told = IntentDetail {
             device_id: None,
             line: entitled.line.map(ToString::to_string),
             operator: entitled.operator.map(str::to_owned),
@@ -350,9 +351,12 @@ impl IntentDraft {
             requested: None,
             salt: salt()?,
             spki: None,
-            tbs: Octets(tbs.clone()),
+            tbs: Octets(tbs),
             why: Some(entitled.why.to_owned()),
-        });
+        };
+        let detail = Sealed::of(&told);
+        // A CRL may have 50 MB: it is moved, not copied.
+        let Octets(tbs) = told.tbs;
         // A CRL grows with revocations and must be published whatever its length.
         if class != Class::Crl && detail.bytes.len() > limits::DETAIL_BYTES_MAX {
             return Err(object("it is too long for an entry of the log"));

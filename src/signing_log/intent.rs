@@ -22,6 +22,8 @@ pub enum ToBeSigned {
         key: PublicKey,
         /// What it signs with.
         algorithm: SignatureAlgorithm,
+        /// 0 for the full CRL, else the partition.
+        partition: u32,
         /// The list.
         tbs: certstatus::crl::TbsCrl,
     },
@@ -176,7 +178,13 @@ impl Intent {
     fn name(&self) -> String {
         match &self.subject {
             Subject::Certificate { serial, .. } => format!("certificate {serial}"),
-            Subject::Crl { number, .. } => format!("CRL {number} of {}", self.issuer),
+            Subject::Crl {
+                number,
+                partition: 0,
+            } => format!("CRL {number} of {}", self.issuer),
+            Subject::Crl { number, partition } => {
+                format!("CRL {number} of {}, partition {partition}", self.issuer)
+            }
             Subject::Request => format!("the request of {}", self.issuer),
             Subject::SelfTest => format!("the self-test of {}", self.issuer),
         }
@@ -196,6 +204,12 @@ impl Issued {
     #[must_use]
     pub fn der(&self) -> &[u8] {
         &self.der
+    }
+
+    /// The same, given away.
+    #[must_use]
+    pub fn into_der(self) -> Vec<u8> {
+        self.der
     }
 
     /// What it is.

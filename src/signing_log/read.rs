@@ -4,26 +4,33 @@
 //! out again is, byte for byte, the one whose hash its outcome logged. Failure story: a row that is not what
 //! it must be is [`LogError::Damaged`], and nothing is given out.
 
-use certstatus::crl::RevokedEntry;
+use std::collections::BTreeMap;
+
+use certstatus::crl::{RevokedEntry, TbsCrlBuilder};
 use certstatus::log::{
     Class, Detail as _, DetailHash, IntentDetail, IssuerName, LeafIndex, OutcomeDetail, Subject,
 };
 use certstatus::signature::assemble;
 use certstatus::{RevocationReason, SerialNumber, UnixMillis};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
-use sqlx::{QueryBuilder, Row as _, Sqlite};
+use sqlx::{Connection as _, QueryBuilder, Row as _, Sqlite};
 
 use super::append::named_algorithm;
 use super::error::LogError;
 use super::intent::Issued;
 use super::record::{
-    CertificateFilter, CertificateRecord, CertificateState, Claim, Claimed, IssuerRecord,
+    CertificateFilter, CertificateRecord, CertificateState, Claim, Claimed, CrlContents,
+    IssuerRecord,
 };
 use super::revocations::{NEWEST, Revocation, reason, standing};
-use super::tables::{issuer, serial, unsigned};
+use super::tables::{issuer, serial, signed, unsigned};
+use super::tree;
 
 /// Certificates in one answer at most.
 const LIST_MAX: u32 = 1000;
+
+/// Revocations that are read in one go.
+const PAGE_ROWS: usize = 8192;
 
 /// Certificates in one answer where the asker does not say.
 const LIST_DEFAULT: u32 = 100;
@@ -254,29 +261,103 @@ pub(super) async fn crl_number(
         .map_err(failed)
 }
 
-/// What counts as revoked of an issuer's certificates, in the order of the log.
+/// A list of what counts as revoked, as the durable log had it at one moment.
+pub(super) struct Revoked {
+    /// The entries, encoded.
+    pub list: TbsCrlBuilder,
+    /// How many entries of the log it takes into account, and their root.
+    pub head: (u64, certstatus::log::merkle::Hash),
+}
+
+/// What a CRL lists: how each serial stands, but for holds that were released, and for what expired and was on a
+/// CRL after that.
+///
+/// The one place that says so; [`changed`] must agree with it. 8 is removeFromCRL, a release.
+const LISTED: &str = "FROM revocation r WHERE issuer = $1 AND entry >= $2 AND entry < $3 \
+     AND ($4 = 0 OR partition = $4) AND NOT (not_after < $5 AND entry < $6) AND reason IS NOT 8 \
+     AND NOT EXISTS (SELECT 1 FROM revocation n WHERE n.previous = r.entry AND n.entry < $3)";
+
+/// What is to be on a CRL, in the order of the log, read in pages within one snapshot of the database.
 pub(super) async fn revoked(
-    issuer: &IssuerName,
-    durable: u64,
+    contents: &CrlContents<'_>,
     database: &mut SqliteConnection,
-) -> Result<Vec<RevokedEntry>, LogError> {
+) -> Result<Revoked, LogError> {
+    let mut snapshot = database.begin().await.map_err(failed)?;
+    let size = tree::size(&mut snapshot).await?.unwrap_or(0);
+    let root = tree::edge_at(size, &mut snapshot).await?.root();
+    let range = |_| LogError::Damaged("an index beyond what the database holds".to_owned());
+    let end = signed(size).map_err(range)?;
+    let (gone, seen) = contents.gone.unwrap_or((UnixMillis(0), 0));
+    let gone = signed(gone.0).map_err(range)?;
+    let seen = signed(seen).map_err(range)?;
+    let count: i64 = sqlx::query_scalar(sqlx::AssertSqlSafe(format!("SELECT count(*) {LISTED}")))
+        .bind(contents.issuer.as_str())
+        .bind(0_i64)
+        .bind(end)
+        .bind(i64::from(contents.partition))
+        .bind(gone)
+        .bind(seen)
+        .fetch_one(&mut *snapshot)
+        .await
+        .map_err(failed)?;
+    let mut list = TbsCrlBuilder::with_capacity(usize::try_from(count).unwrap_or(0));
+    let page = format!(
+        "SELECT entry, serial, reason, revoked_at {LISTED} ORDER BY entry LIMIT {PAGE_ROWS}"
+    );
+    let mut from = 0_i64;
+    loop {
+        let rows = sqlx::query(sqlx::AssertSqlSafe(page.as_str()))
+            .bind(contents.issuer.as_str())
+            .bind(from)
+            .bind(end)
+            .bind(i64::from(contents.partition))
+            .bind(gone)
+            .bind(seen)
+            .fetch_all(&mut *snapshot)
+            .await
+            .map_err(failed)?;
+        for row in &rows {
+            list.push(&revoked_entry(row).map_err(failed)?);
+        }
+        let Some(last) = rows.last().filter(|_| rows.len() == PAGE_ROWS) else {
+            break;
+        };
+        let last: i64 = last.try_get("entry").map_err(failed)?;
+        from = last.saturating_add(1);
+    }
+    let head = (size, root);
+    Ok(Revoked { list, head })
+}
+
+/// Reads a row of [`revoked`].
+fn revoked_entry(row: &SqliteRow) -> Result<RevokedEntry, sqlx::Error> {
+    Ok(RevokedEntry {
+        serial: serial(row, "serial")?,
+        revoked_at: UnixMillis(unsigned(row, "revoked_at")?),
+        reason: reason(row)?.map(RevocationReason::code),
+    })
+}
+
+/// The partitions of an issuer in which something came to count as revoked, or ceased to, in the entries from
+/// `since` on, each with the last such entry. Releases are rows too.
+pub(super) async fn changed(
+    issuer: &IssuerName,
+    since: u64,
+    database: &mut SqliteConnection,
+) -> Result<BTreeMap<u32, u64>, LogError> {
     let rows = sqlx::query(
-        "SELECT serial, reason, revoked_at FROM revocation r \
-         WHERE issuer = $1 AND entry < $2 AND reason IS NOT 8 AND NOT EXISTS \
-         (SELECT 1 FROM revocation n WHERE n.previous = r.entry AND n.entry < $2) ORDER BY entry",
+        "SELECT partition, max(entry) AS entry FROM revocation \
+         WHERE issuer = $1 AND entry >= $2 GROUP BY partition",
     )
     .bind(issuer.as_str())
-    .bind(i64::try_from(durable).unwrap_or(i64::MAX))
+    .bind(i64::try_from(since).unwrap_or(i64::MAX))
     .fetch_all(database)
     .await
     .map_err(failed)?;
-    let entry = |row: &SqliteRow| {
-        Ok(RevokedEntry {
-            serial: serial(row, "serial")?,
-            revoked_at: UnixMillis(unsigned(row, "revoked_at")?),
-            reason: reason(row)?.map(RevocationReason::code),
-        })
+    let place = |row: &SqliteRow| {
+        let partition = u32::try_from(unsigned(row, "partition")?);
+        let partition = partition.map_err(|error| sqlx::Error::Decode(error.into()))?;
+        Ok((partition, unsigned(row, "entry")?))
     };
-    let entries: Result<Vec<_>, sqlx::Error> = rows.iter().map(entry).collect();
-    entries.map_err(failed)
+    rows.iter().map(|row| place(row).map_err(failed)).collect()
 }

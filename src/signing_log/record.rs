@@ -147,6 +147,28 @@ impl IssuerRecord {
     }
 }
 
+/// Which revocations are to be on a CRL.
+#[derive(Clone, Copy, Debug)]
+pub struct CrlContents<'a> {
+    /// The issuer.
+    pub issuer: &'a IssuerName,
+    /// 0 for all of them, else those of this partition.
+    pub partition: u32,
+    /// Certificates that expired before this time, and that an entry before this one revoked, stay out; none: all
+    /// stay on it.
+    pub gone: Option<(UnixMillis, u64)>,
+}
+
+/// What a CRL lists, and the log that says so.
+pub struct RevokedList {
+    /// The entries, encoded, in the order of the log.
+    pub list: certstatus::crl::TbsCrlBuilder,
+    /// The entries of the log that it takes into account.
+    pub size: u64,
+    /// The checkpoint over exactly these, a whole signed note.
+    pub checkpoint: String,
+}
+
 /// What an issuer is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]

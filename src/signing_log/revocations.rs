@@ -294,9 +294,14 @@ pub(super) async fn write(
 ) -> Result<(), WriteFault> {
     // One by one as far as the triggers see it: each row's predecessor is there before it.
     for row in rows {
+        // No certificate of that serial makes not_after NULL, which the table refuses.
+        let [.., a, b, c, d] = *row.serial.as_bytes();
         sqlx::query(
-            "INSERT INTO revocation (entry, serial, issuer, reason, revoked_at, previous) \
-             VALUES ($1, $2, $3, $4, $5, $6)",
+            "INSERT INTO revocation \
+             (entry, serial, issuer, reason, revoked_at, previous, not_after, partition) \
+             VALUES ($1, $2, $3, $4, $5, $6, (SELECT not_after FROM certificate WHERE serial = $2), \
+             coalesce((SELECT $7 % partitions + 1 FROM issuer \
+             WHERE name = $3 AND partitions > 0), 0))",
         )
         .bind(signed(row.entry)?)
         .bind(row.serial.as_bytes().as_slice())
@@ -304,6 +309,7 @@ pub(super) async fn write(
         .bind(row.reason.map(|reason| i64::from(reason.code())))
         .bind(signed(row.revoked_at.0)?)
         .bind(row.previous.map(signed).transpose()?)
+        .bind(i64::from(u32::from_be_bytes([a, b, c, d])))
         .execute(&mut *database)
         .await?;
     }

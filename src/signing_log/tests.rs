@@ -513,3 +513,44 @@ impl SigningLog {
 fn used(log: &SigningLog) -> u64 {
     log.registry().order(&"demo".parse().unwrap()).unwrap().used
 }
+
+/// The serials and reasons that a full CRL of `device-1` lists.
+async fn revoked(log: &SigningLog) -> Vec<certstatus::crl::RevokedEntry> {
+    listed(log, 0, None).await
+}
+
+/// The same for a partition, without what left.
+async fn listed(
+    log: &SigningLog,
+    partition: u32,
+    gone: Option<(UnixMillis, u64)>,
+) -> Vec<certstatus::crl::RevokedEntry> {
+    let contents = CrlContents {
+        issuer: &"device-1".parse().unwrap(),
+        partition,
+        gone,
+    };
+    let read = log.revoked(&contents).await.unwrap();
+    let size = read.checkpoint.lines().nth(1).unwrap();
+    assert_eq!(size.parse(), Ok(read.size));
+    let entries = read.list.entries();
+    let tbs = read.list.finish(&certstatus::crl::CrlFields {
+        issuer: &[0x30, 0x00],
+        authority_key_id: &[1; 20],
+        algorithm: SignatureAlgorithm::Ed25519,
+        number: 1,
+        this_update: NOW,
+        next_update: NOW,
+        scope: certstatus::crl::Scope::Everything,
+        expired_since: None,
+        anchor: certstatus::crl::LogAnchor {
+            origin: ORIGIN,
+            log_key: &log.verifier_key(),
+            checkpoint: &read.checkpoint,
+        },
+    });
+    let der = certstatus::signature::assemble(tbs.der(), SignatureAlgorithm::Ed25519, &[0; 64]);
+    let revoked = certstatus::crl::parse(&der).unwrap().revoked;
+    assert_eq!(revoked.len(), entries);
+    revoked
+}

@@ -43,6 +43,7 @@ const SIDEWAYS: &[(&str, &str, &str)] = &[
     ("signing_log", "ra", "an intent takes an order's unit"),
     ("profile", "ra", "a grant says what may be built"),
     ("profile", "csr", "the request asks for it"),
+    ("config", "limits", "what may be configured is bounded"),
     ("hsm", "config", "tokens are configured"),
     ("hsm", "secret", "PINs and a log key are read from files"),
     ("hsm", "limits", "queues are bounded"),

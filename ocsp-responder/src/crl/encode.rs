@@ -150,10 +150,7 @@ fn crl_extensions(fields: &CrlFields<'_>) -> Vec<u8> {
     });
     let expired = expired.unwrap_or_default();
     let anchor = extension(LOG_ANCHOR, &log_anchor(&fields.anchor));
-    let all = tlv::wrap(
-        tlv::SEQUENCE,
-        &[&key, &number, &scope, &expired, &anchor],
-    );
+    let all = tlv::wrap(tlv::SEQUENCE, &[&key, &number, &scope, &expired, &anchor]);
     tlv::wrap(tlv::CONTEXT_0, &[&all])
 }
 

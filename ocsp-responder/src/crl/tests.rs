@@ -319,7 +319,9 @@ fn a_partition_names_its_url_and_expired_certificates_their_time() {
     };
     let der = unsigned(&fields, &[entry(2, Some(1))]);
     openssl.write("list.der", &der);
-    let said = openssl.ask("crl -inform DER -in list.der -noout -text").text;
+    let said = openssl
+        .ask("crl -inform DER -in list.der -noout -text")
+        .text;
     for text in [
         "X509v3 Issuing Distribution Point: critical",
         &format!("URI:{url}"),
@@ -346,7 +348,10 @@ fn a_long_name_finds_room_before_the_entries() {
         ..fields()
     };
     let parsed = parse(&unsigned(&fields, &[entry(1, None)])).unwrap();
-    assert_eq!((parsed.issuer, parsed.revoked), (issuer, vec![entry(1, None)]));
+    assert_eq!(
+        (parsed.issuer, parsed.revoked),
+        (issuer, vec![entry(1, None)])
+    );
 }
 
 #[test]
