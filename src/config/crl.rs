@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn terms_leave_time_for_a_renewal_that_fails() {
-        let hours = |hours| Some(Duration::from_secs(3600 * hours));
+        let hours = |hours: u64| Some(Duration::from_secs(3600 * hours));
         let terms = |validity, every| CrlTerms {
             validity,
             every,

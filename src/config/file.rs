@@ -456,6 +456,10 @@ impl Place<'_> {
                 Some(url) => Some(self.parsed(&key("crl_partition_url"), url)?),
                 None => None,
             };
+            if partitions.is_some() && form.crl_url.is_some() {
+                let problem = "stands beside crl_partition_url: a certificate names one of them";
+                return Err(self.refuse(key("crl_url"), problem));
+            }
             issuers.push(Issuer {
                 name,
                 key: uri.transpose()?,

@@ -5,6 +5,7 @@ mod faults;
 mod life;
 mod publication;
 mod revocations;
+mod revoked;
 mod units;
 
 use std::collections::{BTreeSet, HashMap};
@@ -515,7 +516,7 @@ fn used(log: &SigningLog) -> u64 {
 }
 
 /// The serials and reasons that a full CRL of `device-1` lists.
-async fn revoked(log: &SigningLog) -> Vec<certstatus::crl::RevokedEntry> {
+async fn all_revoked(log: &SigningLog) -> Vec<certstatus::crl::RevokedEntry> {
     listed(log, 0, None).await
 }
 

@@ -16,6 +16,7 @@ mod ceremony;
 mod compile_fail;
 mod corpora;
 mod crash;
+mod crl;
 mod deps;
 mod harness;
 mod hierarchies;

@@ -126,6 +126,13 @@ async fn a_bulk_that_is_killed_in_the_middle_goes_on_and_revokes_nothing_twice()
     );
     assert_eq!(second["visible"]["published"], true);
     assert_eq!(devices(&appliance, "revoked"), MANY);
+    appliance.wait("on the CRL, and the log at rest", |appliance| {
+        let status = appliance.json(&["status"]);
+        let mut crls = status["crls"].as_array().unwrap().iter();
+        let log = &status["log"];
+        crls.any(|crl| crl["issuer"] == "device-1" && crl["listed"] == MANY)
+            && log["published"] == log["size"]
+    });
     let entries = published_size(appliance.site.path());
     let third = appliance.json(&exactly);
     assert_eq!(

@@ -138,8 +138,8 @@ impl Heads {
 pub(super) struct Brought {
     /// Where it came from.
     by: String,
-    /// The issuer whose it must be, where it is published under that name.
-    published_for: Option<String>,
+    /// The issuer and partition whose it must be, where it is published under that name.
+    published_for: Option<(String, u32)>,
     der: Vec<u8>,
 }
 
@@ -159,19 +159,39 @@ pub(super) fn collect_crls(
     let mut crls: Vec<Brought> = given.iter().map(as_brought).collect();
     let directory = published.join("crl");
     for name in files::names(&directory)? {
-        let Some(issuer) = name.strip_suffix(".crl") else {
+        if let Some(issuer) = name.strip_suffix(".crl") {
+            let path = directory.join(&name);
+            collect_crl(&path, format!("crl/{name}"), (issuer, 0), &mut crls)?;
             continue;
-        };
-        if let Some(der) = files::read(&directory.join(&name))? {
-            let published_for = Some(issuer.to_owned());
-            crls.push(Brought {
-                by: format!("crl/{name}"),
-                published_for,
-                der,
-            });
+        }
+        let partitions = directory.join(&name);
+        for file in files::names(&partitions)? {
+            let number = file.strip_suffix(".crl").and_then(|text| text.parse().ok());
+            if let Some(number @ 1..) = number {
+                let by = format!("crl/{name}/{file}");
+                collect_crl(&partitions.join(&file), by, (&name, number), &mut crls)?;
+            }
         }
     }
     Ok(crls)
+}
+
+/// Reads one published CRL, if it is there.
+fn collect_crl(
+    path: &Path,
+    by: String,
+    (issuer, partition): (&str, u32),
+    crls: &mut Vec<Brought>,
+) -> Result<(), Unreadable> {
+    if let Some(der) = files::read(path)? {
+        let published_for = Some((issuer.to_owned(), partition));
+        crls.push(Brought {
+            by,
+            published_for,
+            der,
+        });
+    }
+    Ok(())
 }
 
 /// Parses a CRL given or published.
@@ -226,38 +246,31 @@ pub(super) fn check_crl(crl: &Brought, ledger: &Ledger) -> Result<CrlReport, Fau
     let Some((id, record)) = issuer else {
         return Err(wrong("no issuer of this log signed it"));
     };
-    if crl
-        .published_for
-        .as_deref()
-        .is_some_and(|name| name != record.name.as_str())
-    {
+    let published = crl.published_for.as_ref();
+    if published.is_some_and(|(name, _)| name != record.name.as_str()) {
         return Err(wrong("it is published under the name of another issuer"));
     }
-    let hashes = ledger.crl_hashes(id, parsed.number);
-    let sha256 = DetailHash::of(&crl.der);
-    if hashes.is_empty() {
+    let known = ledger.crls_numbered(id, parsed.number);
+    if known.is_empty() {
         return Err(wrong("the log knows no CRL of its issuer and number"));
     }
     // Without details the log does not tell the CRL's hash, only its number.
-    if !hashes
-        .iter()
-        .any(|hash| hash.is_none_or(|hash| hash == sha256))
-    {
+    let sha256 = DetailHash::of(&crl.der);
+    let same = |hash: &Option<DetailHash>| hash.is_none_or(|hash| hash == sha256);
+    let Some((partition, _)) = known.into_iter().find(|(_, hash)| same(hash)) else {
         return Err(wrong(
             "the CRL that the log knows by its number is another one",
         ));
+    };
+    if published.is_some_and(|(_, place)| *place != partition) {
+        return Err(wrong("it is published in the place of another partition"));
     }
-    if parsed
-        .revoked
-        .iter()
-        .any(|revoked| !ledger.may_be_listed(id, revoked.serial))
-    {
-        return Err(wrong("it lists a certificate that the log never revoked"));
-    }
+    ledger.check_listed(id, partition, &parsed).map_err(wrong)?;
     Ok(CrlReport {
         by: crl.by.clone(),
         issuer: record.name.clone(),
+        partition,
         number: parsed.number,
-        newest: ledger.newest_crl(id).unwrap_or(parsed.number),
+        newest: ledger.newest_crl(id, partition).unwrap_or(parsed.number),
     })
 }

@@ -212,9 +212,9 @@ impl Details {
             Some(_) | None => return Err(Cause::ObjectHash),
         }
         self.report.signatures_verified += 1;
-        if let Subject::Crl { number, .. } = open.subject {
+        if let Subject::Crl { number, partition } = open.subject {
             ledger.set_crl_hash(open.issuer, open.subject, sha256);
-            return check_crl(open, number, &object, ledger).map(Some);
+            return check_crl(open, (number, partition), &object, ledger).map(Some);
         }
         Ok(None)
     }
@@ -369,7 +369,12 @@ fn check_issuer_name(
 }
 
 /// Checks that a CRL that was issued says what the log says.
-fn check_crl(open: &Open, number: u64, object: &[u8], ledger: &Ledger) -> Result<ParsedCrl, Cause> {
+fn check_crl(
+    open: &Open,
+    (number, partition): (u64, u32),
+    object: &[u8],
+    ledger: &Ledger,
+) -> Result<ParsedCrl, Cause> {
     let parsed = crl::parse(object).map_err(|refused| fault(open.subject, refused.0))?;
     if parsed.number != number {
         return Err(fault(
@@ -386,13 +391,9 @@ fn check_crl(open: &Open, number: u64, object: &[u8], ledger: &Ledger) -> Result
             "the issuer in its bytes is not the subject of its issuer",
         ));
     }
-    let unknown = |revoked: &crl::RevokedEntry| !ledger.may_be_listed(open.issuer, revoked.serial);
-    if parsed.revoked.iter().any(unknown) {
-        return Err(fault(
-            open.subject,
-            "it lists a certificate that the log never revoked",
-        ));
-    }
+    ledger
+        .check_listed(open.issuer, partition, &parsed)
+        .map_err(|what| fault(open.subject, what))?;
     Ok(parsed)
 }
 
@@ -440,6 +441,15 @@ fn issuer_entry(
     };
     let der = StandardBase64::decode_vec(text)
         .map_err(|_| Cause::Event("has a certificate that is not base64"))?;
+    let partitions = detail.data.get("partitions");
+    if let Some(partitions) = partitions.and_then(serde_json::Value::as_u64) {
+        let partitions = u32::try_from(partitions)
+            .map_err(|_| Cause::Event("has more CRL partitions than there can be"))?;
+        let id = ledger.issuer(issuer);
+        if let Some(record) = ledger.record_mut(id) {
+            record.partitions = Some(partitions);
+        }
+    }
     bind_certificate(issuer, spki, certificate, &der, ledger)
 }
 

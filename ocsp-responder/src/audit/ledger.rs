@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::fault::Cause;
 use super::report::{Certificates, Tally};
+use crate::crl::{ParsedCrl, Scope};
 use crate::log::checkpoint::VerifierKey;
 use crate::log::{
     Class, DetailHash, Entry, EntryKind, EventName, IssuerName, LeafIndex, Outcome, Subject,
@@ -31,6 +32,8 @@ pub(super) struct IssuerRecord {
     pub key: Option<PublicKey>,
     /// The subject Name of its certificate, once known.
     pub subject: Option<Vec<u8>>,
+    /// How many CRL partitions it has, once known: only details tell.
+    pub partitions: Option<u32>,
     /// Its newest `issuer` entry, and the hash of the certificate there.
     pub bound: Option<(LeafIndex, [u8; 32])>,
     /// Its first intent of a certificate or CRL: what makes it more than a key that waits for its certificate.
@@ -189,6 +192,7 @@ impl Ledger {
             spki: None,
             key: None,
             subject: None,
+            partitions: None,
             bound: None,
             first_use: None,
         });
@@ -378,29 +382,63 @@ impl Ledger {
         }
     }
 
-    /// The hashes of the issued CRLs of this issuer and number, one a partition.
+    /// The issued CRLs of this issuer and number: partition and hash.
     ///
     /// A hash is `None` where details were not given.
-    pub(super) fn crl_hashes(&self, id: IssuerId, number: u64) -> Vec<Option<DetailHash>> {
+    pub(super) fn crls_numbered(
+        &self,
+        id: IssuerId,
+        number: u64,
+    ) -> Vec<(u32, Option<DetailHash>)> {
         let places = (id, 0, 0)..=(id, u32::MAX, u64::MAX);
         let of_number = self
             .crls
             .range(places)
             .filter(|((_, _, other), _)| *other == number);
-        of_number.map(|(_, hash)| *hash).collect()
+        of_number
+            .map(|((_, partition, _), hash)| (*partition, *hash))
+            .collect()
     }
 
-    /// The number of this issuer's newest full CRL.
-    pub(super) fn newest_crl(&self, id: IssuerId) -> Option<u64> {
-        let full = (id, 0, 0)..=(id, 0, u64::MAX);
+    /// The number of this issuer's newest full CRL (partition 0), or that of a partition.
+    pub(super) fn newest_crl(&self, id: IssuerId, partition: u32) -> Option<u64> {
+        let places = (id, partition, 0)..=(id, partition, u64::MAX);
         self.crls
-            .range(full)
+            .range(places)
             .next_back()
             .map(|((_, _, number), _)| *number)
     }
 
+    /// Checks what a CRL covers: a partition's is for one, and lists nothing of another; nothing is listed that
+    /// the log never revoked.
+    pub(super) fn check_listed(
+        &self,
+        id: IssuerId,
+        partition: u32,
+        crl: &ParsedCrl,
+    ) -> Result<(), &'static str> {
+        if matches!(crl.scope, Scope::Partition(_)) != (partition > 0) {
+            return Err("it covers a partition and the log says a full CRL, or the other way round");
+        }
+        let mut serials = crl.revoked.iter().map(|revoked| revoked.serial);
+        if let Some(count) = self.record(id).and_then(|record| record.partitions)
+            && partition > 0
+        {
+            if partition > count {
+                return Err("its partition is none of its issuer's");
+            }
+            if serials.clone().any(|serial| serial.partition(count) != partition) {
+                return Err("it lists a certificate of another partition");
+            }
+        }
+        if serials.any(|serial| !self.may_be_listed(id, serial)) {
+            return Err("it lists a certificate that the log never revoked");
+        }
+        Ok(())
+    }
+
     /// Whether the log allows a CRL of this issuer to list this serial.
-    pub(super) fn may_be_listed(&self, id: IssuerId, serial: SerialNumber) -> bool {
+    fn may_be_listed(&self, id: IssuerId, serial: SerialNumber) -> bool {
         self.serials
             .get(&serial)
             .is_some_and(|standing| standing.issuer == id && standing.listed)

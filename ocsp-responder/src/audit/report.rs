@@ -147,9 +147,11 @@ pub struct CrlReport {
     pub by: String,
     /// Whose it is.
     pub issuer: IssuerName,
+    /// 0 for a full CRL, else its partition.
+    pub partition: u32,
     /// Its number.
     pub number: u64,
-    /// The number of the newest full CRL that the log knows of this issuer: greater where this one is
+    /// The number of the newest CRL that the log knows of this issuer and partition: greater where this one is
     /// out of date.
     pub newest: u64,
 }

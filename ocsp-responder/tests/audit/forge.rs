@@ -133,6 +133,10 @@ pub struct Forge {
     pub details: Vec<Option<Vec<u8>>>,
     pub crls: BTreeMap<String, Vec<u8>>,
     pub time: u64,
+    /// How many partitions the issuers' entries tell of.
+    pub partitions: u32,
+    /// What CRLs say that they cover.
+    pub scope: Scope,
 }
 
 impl Forge {
@@ -148,6 +152,8 @@ impl Forge {
             details: Vec::new(),
             crls: BTreeMap::new(),
             time: 1_700_000_000_000,
+            partitions: 0,
+            scope: Scope::UserCertificates,
         };
         let log_key = forge.log_key.to_string();
         forge.append(
@@ -294,7 +300,10 @@ impl Forge {
     }
 
     pub fn issuer_entry(&mut self, ca: &str, certificate: &[u8]) -> LeafIndex {
-        let data = serde_json::json!({ "certificate": Base64::encode_string(certificate) });
+        let data = serde_json::json!({
+            "certificate": Base64::encode_string(certificate),
+            "partitions": self.partitions,
+        });
         let detail = EventDetail {
             data,
             salt: self.salt(),
@@ -358,7 +367,8 @@ impl Forge {
             number,
             this_update: UnixMillis::from_seconds(self.time / 1000),
             next_update: UnixMillis::from_seconds(self.time / 1000 + 86_400),
-            scope: Scope::UserCertificates,
+            scope: self.scope.clone(),
+            expired_since: None,
             anchor: LogAnchor {
                 origin: ORIGIN,
                 log_key: &log_key,
@@ -377,17 +387,25 @@ impl Forge {
     }
 
     pub fn crl(&mut self, issuer: &str, number: u64, revoked: &[u8]) -> (LeafIndex, LeafIndex) {
+        self.crl_of(issuer, (number, 0), revoked)
+    }
+
+    /// A CRL of a partition, published as such.
+    pub fn crl_of(
+        &mut self,
+        issuer: &str,
+        (number, partition): (u64, u32),
+        revoked: &[u8],
+    ) -> (LeafIndex, LeafIndex) {
         let checkpoint = self.head();
         let tbs = self.crl_tbs(issuer, number, revoked, &checkpoint);
-        let (intent, outcome, object) = self.sign(
-            issuer,
-            Subject::Crl {
-                number,
-                partition: 0,
-            },
-            tbs,
-        );
-        self.crls.insert(issuer.to_owned(), object);
+        let subject = Subject::Crl { number, partition };
+        let (intent, outcome, object) = self.sign(issuer, subject, tbs);
+        let name = match partition {
+            0 => issuer.to_owned(),
+            _ => format!("{issuer}/{partition}"),
+        };
+        self.crls.insert(name, object);
         (intent, outcome)
     }
 

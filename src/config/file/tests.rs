@@ -311,6 +311,42 @@ const FAULTS: &[(&str, &str, &str, &str)] = &[
         "http://",
     ),
     (
+        "every = \"1day\"",
+        "every = \"4days\"",
+        "crl.every: ",
+        "at most half",
+    ),
+    (
+        "every = \"1day\"",
+        "validity = \"10min\"",
+        "crl.validity: ",
+        "1h to 10years",
+    ),
+    (
+        "every = \"1day\"",
+        "keep_expired_since = \"always\"",
+        "crl.keep_expired_since: ",
+        "no time such as",
+    ),
+    (
+        "# crl_partition_url = ",
+        "crl_every = \"5days\"\n# crl_partition_url = ",
+        "issuer[1].crl_every: ",
+        "at most half",
+    ),
+    (
+        "# crl_partition_url = ",
+        "crl_partition_url = \"http://pki.example/a.crl\"\n# ",
+        "issuer[1].crl_partition_url: ",
+        "exactly once",
+    ),
+    (
+        "# crl_partition_url = ",
+        "crl_partition_url = ",
+        "issuer[1].crl_url: ",
+        "crl_partition_url",
+    ),
+    (
         "/crl/device-1.crl",
         "/crl/device 1.crl",
         "issuer[1].crl_url: ",

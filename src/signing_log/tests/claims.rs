@@ -428,7 +428,7 @@ async fn an_abandoned_intent_leaves_nothing_behind() {
         revoked,
         Err(LogError::Revoke(RevokeRefused::NotIssued(_)))
     ));
-    assert!(revoked(&log).await.is_empty());
+    assert!(all_revoked(&log).await.is_empty());
     site.issue(&log, device).await.unwrap();
     site.check(&log).await;
 }
@@ -464,7 +464,7 @@ async fn unresolved_units_return_up_to_the_cap_and_their_serials_are_revoked() {
     ));
     let order = log.registry().order(&device.order()).unwrap();
     assert_eq!(order.unresolved, cap + 2);
-    let revoked = revoked(&log).await;
+    let revoked = all_revoked(&log).await;
     assert_eq!(revoked.len(), usize::try_from(cap + 2).unwrap());
     assert!(revoked.iter().all(|entry| entry.reason.is_none()));
     site.check(&log).await;

@@ -243,7 +243,7 @@ async fn a_kill_leaves_open_intents_that_only_recovery_closes() {
     log.recover(Hsm::open(&[])).await.unwrap();
     let record = log.certificate(serial).await.unwrap().unwrap();
     assert_eq!(record.status, CertificateState::Unresolved);
-    let revoked = revoked(&log).await;
+    let revoked = all_revoked(&log).await;
     assert_eq!(revoked.len(), 1);
     // One is issued, the unresolved one's unit came back.
     assert_eq!(used(&log), 1);

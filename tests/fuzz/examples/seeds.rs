@@ -246,6 +246,7 @@ fn crls() {
         this_update: UnixMillis::from_seconds(seconds),
         next_update: UnixMillis::from_seconds(seconds + 86_400),
         scope,
+        expired_since: None,
         anchor,
     };
     let revoked: Vec<RevokedEntry> = [None, Some(1), Some(9), None]
@@ -285,6 +286,15 @@ fn crls() {
         Scope::UserCertificates,
         2_600_000_000,
     );
+    let partition = CrlFields {
+        expired_since: Some(UnixMillis::from_seconds(1_600_000_000)),
+        ..fields(
+            SignatureAlgorithm::EcdsaSha256,
+            Scope::Partition("http://pki.example/crl/ca/1.crl".to_owned()),
+            1_700_000_000,
+        )
+    };
+    write("crl", "partition", signed(&partition, &revoked, &[2; 70]));
     write("crl", "after-2050", signed(&late, &revoked[3..], &[3; 256]));
     write("signed_object", "crl", signed(&device, &revoked, &[2; 70]));
     write(

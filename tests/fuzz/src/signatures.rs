@@ -113,6 +113,7 @@ pub fn crl(bytes: &[u8]) {
         this_update: read.this_update,
         next_update: read.next_update,
         scope: read.scope,
+        expired_since: read.expired_since,
         anchor,
     };
     let list = TbsCrl::encode(&fields, &read.revoked);

@@ -135,8 +135,10 @@ async fn run_one(row: &Row) {
         faults.start_daemon(&mut appliance);
         if row.fault == Fault::KilledWhileSigning {
             // Self-tests come after recovery, which waits for the end of the signature that nobody wants.
+            // The CRL with the unresolved serial comes by itself, and may be here already.
             let expected = signatures + 1 + ISSUERS;
-            assert_eq!(faults.signatures(), expected, "recovery was early");
+            let signed = faults.signatures();
+            assert!((expected..=expected + 1).contains(&signed), "recovery was early: {signed}");
         }
     } else {
         if matches!(row.fault, Fault::HostAway | Fault::HostKilledAfterIntent) {

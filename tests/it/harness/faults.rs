@@ -77,10 +77,20 @@ impl Faults {
         std::fs::read_to_string(&self.token).unwrap_or_default()
     }
 
+    /// Signatures that the token was asked for.
+    pub fn asked(&self) -> u64 {
+        self.counted("asked")
+    }
+
     /// Signatures that the token made, whether they arrived or not.
     pub fn signatures(&self) -> u64 {
-        let text = std::fs::read_to_string(&self.count).unwrap();
-        let made = text.lines().filter(|line| *line == "sign").count();
-        u64::try_from(made).unwrap()
+        self.counted("sign")
+    }
+
+    /// Lines of this word in the token's count.
+    fn counted(&self, word: &str) -> u64 {
+        let text = std::fs::read_to_string(&self.count).unwrap_or_default();
+        let found = text.lines().filter(|line| *line == word).count();
+        u64::try_from(found).unwrap()
     }
 }

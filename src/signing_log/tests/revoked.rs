@@ -1,0 +1,223 @@
+//! What CRLs are made of: partitions, what expired, and a million entries.
+
+use std::time::Instant;
+
+use certstatus::crl::{CrlFields, LogAnchor, Scope};
+
+use super::*;
+
+/// Partitions of the issuer in these tests.
+const PARTITIONS: u32 = 3;
+
+/// Makes the issuer `device-1` known, with partitions.
+async fn bind(site: &Site, log: &SigningLog) {
+    let mut database = site.sqlite().await;
+    sqlx::query(
+        "INSERT INTO issuer (entry, name, certificate, algorithm, role, parent, partitions) \
+         VALUES (0, 'device-1', x'', '\"ed25519\"', '\"device\"', 'device-1', $1)",
+    )
+    .bind(PARTITIONS)
+    .execute(&mut database)
+    .await
+    .unwrap();
+    assert_eq!(log.issuers().await.unwrap().len(), 1);
+}
+
+/// Issues and revokes a certificate.
+async fn revoke(site: &Site, log: &SigningLog, id: &'static str, key: u8) -> SerialNumber {
+    let device = Device {
+        order: "demo",
+        id,
+        key,
+        requested: 0,
+    };
+    let issued = site.issue(log, device).await.unwrap();
+    let Subject::Certificate { serial, .. } = *issued.subject() else {
+        panic!("no certificate");
+    };
+    log.record_revoked("op", serial, RevocationReason::KeyCompromise)
+        .await
+        .unwrap();
+    serial
+}
+
+#[tokio::test]
+async fn each_partition_has_its_serials_and_the_full_list_has_all() {
+    let site = Site::new();
+    let log = site.log(20).await;
+    bind(&site, &log).await;
+    let mut told = log.revocations();
+    let mut serials = Vec::new();
+    for (key, id) in ["a", "b", "c", "d", "e", "f", "g", "h"].into_iter().enumerate() {
+        let key = u8::try_from(key).unwrap();
+        serials.push(revoke(&site, &log, id, key).await);
+        assert_eq!(*told.borrow_and_update(), u64::from(key) + 1);
+    }
+    let of = |list: Vec<certstatus::crl::RevokedEntry>| {
+        let serials = list.into_iter().map(|entry| entry.serial);
+        serials.collect::<Vec<_>>()
+    };
+    assert_eq!(of(listed(&log, 0, None).await), serials);
+    let issuer = "device-1".parse().unwrap();
+    let changed = log.revoked_since(&issuer, 0).await.unwrap();
+    for partition in 1..=PARTITIONS {
+        let mine: Vec<_> = serials
+            .iter()
+            .copied()
+            .filter(|serial| serial.partition(PARTITIONS) == partition)
+            .collect();
+        assert_eq!(of(listed(&log, partition, None).await), mine);
+        assert_eq!(changed.contains_key(&partition), !mine.is_empty());
+    }
+    let last = log.status().size - 1;
+    assert_eq!(changed.values().max(), Some(&last));
+    let since = log.revoked_since(&issuer, last + 1).await.unwrap();
+    assert!(since.is_empty());
+}
+
+#[tokio::test]
+async fn what_expired_leaves_only_after_it_was_on_a_list() {
+    let site = Site::new();
+    let log = site.log(20).await;
+    let first = revoke(&site, &log, "a", 1).await;
+    let seen = log.status().size;
+    let second = revoke(&site, &log, "b", 2).await;
+    // Both certificates end at the end of time; so they have expired only after it.
+    let end = UnixMillis::END_OF_TIME;
+    let after = UnixMillis(end.0 + 1);
+    let serials = async |gone| {
+        let list = listed(&log, 0, gone).await.into_iter();
+        list.map(|entry| entry.serial).collect::<Vec<_>>()
+    };
+    assert_eq!(serials(None).await, [first, second]);
+    assert_eq!(serials(Some((end, seen))).await, [first, second]);
+    assert_eq!(serials(Some((after, 0))).await, [first, second]);
+    assert_eq!(serials(Some((after, seen))).await, [second]);
+    assert!(serials(Some((after, log.status().size))).await.is_empty());
+}
+
+//------ Scale ----
+
+/// Entries of the log that the generator claims: whole tiles, so that it needs few of them.
+const CLAIMED: i64 = 1 << 20;
+
+/// Revocations that it makes.
+const REVOKED: i64 = 1_000_000;
+
+/// Writes a million revocations into the database of a stopped log, with as little around them as it takes.
+async fn generate(site: &Site) {
+    let mut database = site.sqlite().await;
+    for statement in ["PRAGMA foreign_keys = OFF", "DROP TRIGGER entry_insert"] {
+        sqlx::query(statement).execute(&mut database).await.unwrap();
+    }
+    let tick = Entry {
+        index: LeafIndex(u64::try_from(CLAIMED - 1).unwrap()),
+        time: NOW,
+        kind: EntryKind::Tick,
+        detail: None,
+    };
+    sqlx::query("INSERT INTO entry (idx, leaf) VALUES ($1, $2)")
+        .bind(CLAIMED - 1)
+        .bind(tick.encode())
+        .execute(&mut database)
+        .await
+        .unwrap();
+    sqlx::query(
+        "WITH RECURSIVE at(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM at WHERE n < 15) \
+         INSERT INTO tile (level, idx, hashes) SELECT 1, n, randomblob(8192) FROM at",
+    )
+    .execute(&mut database)
+    .await
+    .unwrap();
+    sqlx::query(
+        "WITH RECURSIVE at(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM at WHERE n < $1 - 1) \
+         INSERT INTO revocation (serial, issuer, entry, reason, revoked_at, not_after, partition) \
+         SELECT x'41' || randomblob(15), 'device-1', n, 1, $2, $3, 0 FROM at",
+    )
+    .bind(REVOKED)
+    .bind(i64::try_from(NOW.0).unwrap())
+    .bind(i64::try_from(UnixMillis::END_OF_TIME.0).unwrap())
+    .execute(&mut database)
+    .await
+    .unwrap();
+    sqlx::query("UPDATE tree SET size = $1")
+        .bind(CLAIMED)
+        .execute(&mut database)
+        .await
+        .unwrap();
+    database.close().await.unwrap();
+}
+
+/// A line of this process's `/proc/self/status` in MiB.
+fn memory(name: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+    let kilobytes = line.split_whitespace().nth(1).unwrap();
+    kilobytes.parse::<u64>().unwrap() / 1024
+}
+
+/// `cargo test --release --lib a_million -- --ignored --nocapture`, alone in its process.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes its time, and measures: run it by itself in a release build"]
+async fn a_million_revocations_are_listed_and_logged_in_time() {
+    let site = Site::new();
+    let log = site.bare().await;
+    log.stop().await;
+    drop(log);
+    generate(&site).await;
+    std::fs::remove_file(site.path("public/log/checkpoint")).unwrap();
+    let log = site.reopen().await;
+    let before = memory("VmRSS");
+    let began = Instant::now();
+    let issuer: IssuerName = "device-1".parse().unwrap();
+    let contents = CrlContents {
+        issuer: &issuer,
+        partition: 0,
+        gone: Some((NOW, 7)),
+    };
+    let read = log.revoked(&contents).await.unwrap();
+    assert_eq!(read.list.entries(), 1_000_000);
+    let was_read = began.elapsed();
+    let tbs = read.list.finish(&CrlFields {
+        issuer: &[0x30, 0x00],
+        authority_key_id: &[1; 20],
+        algorithm: SignatureAlgorithm::Ed25519,
+        number: NOW.0,
+        this_update: NOW,
+        next_update: NOW,
+        scope: Scope::UserCertificates,
+        expired_since: None,
+        anchor: LogAnchor {
+            origin: ORIGIN,
+            log_key: &log.verifier_key(),
+            checkpoint: &read.checkpoint,
+        },
+    });
+    let octets = tbs.der().len();
+    let was_encoded = began.elapsed();
+    let encoded_peak = memory("VmHWM");
+    let grant = Grant::act("op", Purpose::Crl(issuer.clone()));
+    let object = ToBeSigned::Crl {
+        issuer,
+        key: site.ca.public.clone(),
+        algorithm: SignatureAlgorithm::Ed25519,
+        partition: 0,
+        tbs,
+    };
+    let intent = log.record_intent(&grant, object).await.unwrap();
+    let was_intended = began.elapsed();
+    let intended_peak = memory("VmHWM");
+    let certificate = site.ca.certify(intent);
+    let was_signed = began.elapsed();
+    let issued = log.record_issued(certificate).await.unwrap();
+    let all = began.elapsed();
+    println!(
+        "{octets} octets: read {was_read:?}, encoded {was_encoded:?}, intent {was_intended:?}, \
+         signed and checked {was_signed:?}, outcome {all:?}; MiB before {before}, peak until encoded \
+         {encoded_peak}, until intent {intended_peak}, at all {}",
+        memory("VmHWM")
+    );
+    assert!(issued.der().len() > octets);
+    assert!(all < Duration::from_secs(2), "{all:?}");
+    assert!(memory("VmHWM") < 200, "{} MiB", memory("VmHWM"));
+}
