@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Has pkilint judge every certificate and OCSP response that the tests left in a directory; an error is a failure.
+# Has pkilint judge every certificate, CRL and OCSP response that the tests left in a directory; an error is a failure.
 #
-# CRLs are judged by OpenSSL in the tests: pkilint cannot read an OID with an arc of more than 32 bits, such as that of
-# the log's anchor in them.
+# CRLs go through tests/lint-crl.py: pkilint's own decoder cannot read an OID with an arc of more than 32 bits, such as
+# that of the log's anchor in them.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -28,15 +28,21 @@ for kind in "${kinds[@]}"; do
   [ -s "$directory/$kind.ocsp" ] || { echo "no test left $directory/$kind.ocsp to lint" >&2; exit 1; }
 done
 
+# Of a root, of the access issuer, of a device issuer with and without entries, and of partitions.
+for kind in device-root access-root access device-1 device-1-{revoked,partition-1,partition-2}; do
+  [ -s "$directory/$kind.crl" ] || { echo "no test left $directory/$kind.crl to lint" >&2; exit 1; }
+done
+
 faults=0
-for file in "$directory"/*.{cer,ocsp}; do
-  case "$file" in
-    *.ocsp) linter=lint_ocsp_response ;;
-    *) linter=lint_pkix_cert ;;
+for file in "$directory"/*.{cer,crl,ocsp}; do
+  case $file in
+    *.cer) lint=("$environment/bin/lint_pkix_cert" lint) ;;
+    *.crl) lint=("$environment/bin/python" tests/lint-crl.py lint -t CRL -p PKIX) ;;
+    *.ocsp) lint=("$environment/bin/lint_ocsp_response" lint) ;;
   esac
   # The exit code is the number of findings; one without findings is a failure of the tool, and no less a fault.
   code=0
-  findings=$("$environment/bin/$linter" lint -s ERROR "$file" 2>&1) || code=$?
+  findings=$("${lint[@]}" -s ERROR "$file" 2>&1) || code=$?
   if [ "$code" -eq 0 ] && ! grep -qE '\((ERROR|FATAL)\)' <<<"$findings"; then
     printf 'pkilint: %s: no errors\n' "$(basename "$file")"
   else

@@ -27,9 +27,14 @@ struct Listed {
 /// Reads a published CRL with OpenSSL.
 fn read(site: &Path, name: &str) -> Listed {
     let file = format!("public/crl/{name}.crl");
-    let text = openssl(site, &["crl", "-inform", "DER", "-noout", "-text", "-in", &file]);
+    let text = openssl(
+        site,
+        &["crl", "-inform", "DER", "-noout", "-text", "-in", &file],
+    );
     let lines: Vec<&str> = text.lines().map(str::trim).collect();
-    let at = lines.iter().position(|line| line.starts_with("X509v3 CRL Number"));
+    let at = lines
+        .iter()
+        .position(|line| line.starts_with("X509v3 CRL Number"));
     let serials = lines
         .iter()
         .filter_map(|line| line.strip_prefix("Serial Number: "));
@@ -70,7 +75,10 @@ async fn listed(appliance: &Appliance, name: &str, serial: &str, patience: Durat
         if found.serials.iter().any(|listed| listed == serial) {
             return found;
         }
-        assert!(began.elapsed() < patience, "{name} lacks {serial}: {found:?}");
+        assert!(
+            began.elapsed() < patience,
+            "{name} lacks {serial}: {found:?}"
+        );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -81,7 +89,13 @@ fn verdict(site: &Path, name: &str, crls: &[&str]) -> String {
     std::fs::write(site.join("crls.pem"), all).unwrap();
     let mut verify = Command::new("openssl");
     verify.current_dir(site);
-    verify.args(["verify", "-x509_strict", "-crl_check", "-CAfile", "root.pem"]);
+    verify.args([
+        "verify",
+        "-x509_strict",
+        "-crl_check",
+        "-CAfile",
+        "root.pem",
+    ]);
     verify.args(["-untrusted", "issuer.pem", "-CRLfile", "crls.pem"]);
     let output = verify.arg(format!("{name}.crt")).output().unwrap();
     let said = [output.stdout, output.stderr].concat();
@@ -108,7 +122,8 @@ async fn a_revocation_is_on_the_full_crl_in_seconds_and_openssl_obeys_it() {
     let after = listed(&appliance, "device-1", &bad, VISIBLE).await;
     assert!(after.number > before.number);
     assert!(!after.serials.contains(&good));
-    let scope = "X509v3 Issuing Distribution Point: critical\n                Only User Certificates";
+    let scope =
+        "X509v3 Issuing Distribution Point: critical\n                Only User Certificates";
     assert!(after.text.contains(scope), "{}", after.text);
     assert!(after.text.contains("Key Compromise"), "{}", after.text);
     assert!(verdict(&path, "good", &["device-1"]).contains("good.crt: OK"));
@@ -134,12 +149,18 @@ async fn a_revocation_is_on_the_full_crl_in_seconds_and_openssl_obeys_it() {
     let crls = status["crls"].as_array().unwrap();
     let told = crls.iter().find(|crl| crl["issuer"] == "device-1").unwrap();
     assert_eq!(told["number"], all.number, "{told}");
-    assert_eq!((&told["listed"], &told["problem"]), (&6.into(), &serde_json::Value::Null));
+    assert_eq!(
+        (&told["listed"], &told["problem"]),
+        (&6.into(), &serde_json::Value::Null)
+    );
     assert_eq!(crls.len(), 4, "one for each issuer: {status}");
     let url = format!("http://{}/metrics", appliance.site.ops());
     let metrics = run(Command::new("curl").args(["--silent", "--fail", &url])).stdout;
     let metrics = String::from_utf8(metrics).unwrap();
-    let number = format!("hallmark_crl_number{{issuer=\"device-1\",partition=\"0\"}} {}", all.number);
+    let number = format!(
+        "hallmark_crl_number{{issuer=\"device-1\",partition=\"0\"}} {}",
+        all.number
+    );
     assert!(metrics.contains(&number), "{metrics}");
 
     // A start finds nothing to do: what is published is young and of this log.
@@ -149,9 +170,15 @@ async fn a_revocation_is_on_the_full_crl_in_seconds_and_openssl_obeys_it() {
     // One that is gone, or that somebody else wrote, is made again.
     appliance.stop();
     std::fs::remove_file(path.join("public/crl/device-1.crl")).unwrap();
-    std::fs::copy(path.join("public/crl/access.crl"), path.join("public/crl/device-root.crl")).unwrap();
+    std::fs::copy(
+        path.join("public/crl/access.crl"),
+        path.join("public/crl/device-root.crl"),
+    )
+    .unwrap();
     appliance.start_again();
-    appliance.wait("made again", |_| path.join("public/crl/device-1.crl").exists());
+    appliance.wait("made again", |_| {
+        path.join("public/crl/device-1.crl").exists()
+    });
     let again = listed(&appliance, "device-1", &bad, VISIBLE).await;
     assert!(again.number > all.number);
     assert_eq!(again.serials, all.serials);
@@ -174,7 +201,11 @@ async fn partitions_list_their_certificates_and_openssl_obeys_them() {
     );
     let ceremony = site.path().join("ceremony.toml");
     let plan = std::fs::read_to_string(&ceremony).unwrap();
-    let unfit = site.hallmark().args(["ceremony", "run", "ceremony.toml"]).output().unwrap();
+    let unfit = site
+        .hallmark()
+        .args(["ceremony", "run", "ceremony.toml"])
+        .output()
+        .unwrap();
     assert!(!unfit.status.success(), "no partitions, but their URL");
     let said = String::from_utf8_lossy(&unfit.stderr).into_owned();
     assert!(said.contains("crl_partitions"), "{said}");
@@ -185,7 +216,11 @@ async fn partitions_list_their_certificates_and_openssl_obeys_them() {
     write_chain(&site);
     let path = site.path().to_owned();
     for partition in [1, 2] {
-        assert!(read(&path, &format!("device-1/{partition}")).serials.is_empty());
+        assert!(
+            read(&path, &format!("device-1/{partition}"))
+                .serials
+                .is_empty()
+        );
     }
 
     let mut appliance = Appliance::start(site);
@@ -206,24 +241,46 @@ async fn partitions_list_their_certificates_and_openssl_obeys_them() {
         let [(good, _), (bad, serial), ..] = certificates.as_slice() else {
             panic!("{of:?}");
         };
-        let text = openssl(&path, &["x509", "-noout", "-text", "-in", &format!("{bad}.crt")]);
+        let text = openssl(
+            &path,
+            &["x509", "-noout", "-text", "-in", &format!("{bad}.crt")],
+        );
         assert!(text.contains(&format!("URI:{url}/{own}.crl")), "{text}");
         let untouched = read(&path, &format!("device-1/{other}"));
         revoke(&appliance, serial);
         let (own, other) = (format!("device-1/{own}"), format!("device-1/{other}"));
         let found = listed(&appliance, &own, serial, VISIBLE).await;
         assert_eq!(found.serials, [serial.clone()]);
-        for part in [format!("URI:{url}/{}.crl", place + 1), "Only User Certificates".to_owned()] {
+        for part in [
+            format!("URI:{url}/{}.crl", place + 1),
+            "Only User Certificates".to_owned(),
+        ] {
             assert!(found.text.contains(&part), "{part}: {}", found.text);
         }
         listed(&appliance, "device-1", serial, VISIBLE).await;
-        assert_eq!(read(&path, &other), untouched, "the other partition was left alone");
-        for crls in [&["device-1"][..], &[&own], &[&own, &other], &[&other, &own], &["device-1", &own]] {
+        assert_eq!(
+            read(&path, &other),
+            untouched,
+            "the other partition was left alone"
+        );
+        for crls in [
+            &["device-1"][..],
+            &[&own],
+            &[&own, &other],
+            &[&other, &own],
+            &["device-1", &own],
+        ] {
             assert!(verdict(&path, good, crls).contains(": OK"), "{crls:?}");
-            assert!(verdict(&path, bad, crls).contains("certificate revoked"), "{crls:?}");
+            assert!(
+                verdict(&path, bad, crls).contains("certificate revoked"),
+                "{crls:?}"
+            );
         }
         let said = verdict(&path, good, &[&other]);
-        assert!(said.contains("different CRL scope") || said.contains("Different CRL scope"), "{said}");
+        assert!(
+            said.contains("different CRL scope") || said.contains("Different CRL scope"),
+            "{said}"
+        );
         let published = std::fs::read(path.join(format!("public/crl/{own}.crl"))).unwrap();
         leave_for_lint(&format!("device-1-partition-{}.crl", place + 1), &published);
     }
@@ -245,7 +302,13 @@ async fn under(
     order(appliance);
     revoke(appliance, &serial);
     end(appliance, &before);
-    let after = listed(appliance, "device-1", &serial, crate::harness::appliance::PATIENCE).await;
+    let after = listed(
+        appliance,
+        "device-1",
+        &serial,
+        crate::harness::appliance::PATIENCE,
+    )
+    .await;
     assert!(after.number > before.number, "{what}");
 }
 
@@ -260,7 +323,9 @@ async fn no_fault_takes_the_published_crl_away_or_repeats_a_number() {
                 // What is published stays whole whatever the token does.
                 assert!(read(appliance.site.path(), "device-1").number >= before.number);
                 let left = faults.token_commands();
-                !left.lines().any(|line| line.starts_with("sign ") && !line.ends_with(" 0"))
+                !left
+                    .lines()
+                    .any(|line| line.starts_with("sign ") && !line.ends_with(" 0"))
             });
         };
         let order = |_: &mut Appliance| faults.order_of_token(&format!("sign {sign}"));
@@ -269,7 +334,12 @@ async fn no_fault_takes_the_published_crl_away_or_repeats_a_number() {
         faults.order_of_token("");
     }
     // The sync of the revocation passes; that of the intent, or of the outcome, does not.
-    for (action, skip) in [("lost", 1), ("done-but-failed", 1), ("lost", 2), ("done-but-failed", 2)] {
+    for (action, skip) in [
+        ("lost", 1),
+        ("done-but-failed", 1),
+        ("lost", 2),
+        ("done-but-failed", 2),
+    ] {
         let order = |_: &mut Appliance| {
             faults.order_of_disk(&format!("{action} {skip} 1 hallmark.db-wal"));
         };
@@ -294,7 +364,11 @@ async fn no_fault_takes_the_published_crl_away_or_repeats_a_number() {
             appliance.wait("told", |appliance| {
                 let status = appliance.json(&["status"]);
                 let crls = status["crls"].as_array().unwrap();
-                crls.iter().any(|crl| crl["problem"].as_str().is_some_and(|text| text.contains("not written")))
+                crls.iter().any(|crl| {
+                    crl["problem"]
+                        .as_str()
+                        .is_some_and(|text| text.contains("not written"))
+                })
             });
             std::fs::remove_dir(&given.0).unwrap();
             std::fs::rename(&given.1, &given.0).unwrap();

@@ -418,7 +418,9 @@ impl Ledger {
         crl: &ParsedCrl,
     ) -> Result<(), &'static str> {
         if matches!(crl.scope, Scope::Partition(_)) != (partition > 0) {
-            return Err("it covers a partition and the log says a full CRL, or the other way round");
+            return Err(
+                "it covers a partition and the log says a full CRL, or the other way round",
+            );
         }
         let mut serials = crl.revoked.iter().map(|revoked| revoked.serial);
         if let Some(count) = self.record(id).and_then(|record| record.partitions)
@@ -427,7 +429,10 @@ impl Ledger {
             if partition > count {
                 return Err("its partition is none of its issuer's");
             }
-            if serials.clone().any(|serial| serial.partition(count) != partition) {
+            if serials
+                .clone()
+                .any(|serial| serial.partition(count) != partition)
+            {
                 return Err("it lists a certificate of another partition");
             }
         }

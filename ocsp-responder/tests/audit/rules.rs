@@ -684,7 +684,11 @@ fn a_partitions_crl_lists_its_own_certificates_and_stands_in_its_own_place() {
         forge.crl_of("device-1", place, &members(partition));
     }
     let report = forge.published().audit().unwrap();
-    let mut told: Vec<_> = report.crls.iter().map(|crl| (crl.partition, crl.number)).collect();
+    let mut told: Vec<_> = report
+        .crls
+        .iter()
+        .map(|crl| (crl.partition, crl.number))
+        .collect();
     told.sort_unstable();
     assert_eq!(told, [(0, 1), (1, 2), (2, 3)]);
     assert!(report.crls.iter().all(|crl| crl.newest == crl.number));
@@ -707,7 +711,11 @@ fn a_crl_that_lists_another_partitions_certificates_is_a_fault() {
         let (_, at) = forge.crl_of("device-1", (1, partition), revoked);
         let fault = forge.published().audit().unwrap_err();
         assert_eq!(fault.index, Some(at), "{sentence}: {fault}");
-        assert!(chain(&fault).contains(sentence), "{sentence}: {}", chain(&fault));
+        assert!(
+            chain(&fault).contains(sentence),
+            "{sentence}: {}",
+            chain(&fault)
+        );
     };
     let named = || Scope::Partition("http://x.example/1.crl".to_owned());
     case("another partition", 1, named(), &members(2));

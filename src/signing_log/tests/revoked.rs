@@ -48,7 +48,10 @@ async fn each_partition_has_its_serials_and_the_full_list_has_all() {
     bind(&site, &log).await;
     let mut told = log.revocations();
     let mut serials = Vec::new();
-    for (key, id) in ["a", "b", "c", "d", "e", "f", "g", "h"].into_iter().enumerate() {
+    for (key, id) in ["a", "b", "c", "d", "e", "f", "g", "h"]
+        .into_iter()
+        .enumerate()
+    {
         let key = u8::try_from(key).unwrap();
         serials.push(revoke(&site, &log, id, key).await);
         assert_eq!(*told.borrow_and_update(), u64::from(key) + 1);

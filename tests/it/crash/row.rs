@@ -138,7 +138,10 @@ async fn run_one(row: &Row) {
             // The CRL with the unresolved serial comes by itself, and may be here already.
             let expected = signatures + 1 + ISSUERS;
             let signed = faults.signatures();
-            assert!((expected..=expected + 1).contains(&signed), "recovery was early: {signed}");
+            assert!(
+                (expected..=expected + 1).contains(&signed),
+                "recovery was early: {signed}"
+            );
         }
     } else {
         if matches!(row.fault, Fault::HostAway | Fault::HostKilledAfterIntent) {
