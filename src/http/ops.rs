@@ -259,7 +259,8 @@ fn expose_tokens(text: &mut Exposition, tokens: &[TokenHealth]) {
 
 /// The CRLs' metrics: one of each kind for the full CRL (partition 0) and every partition.
 fn expose_crls(text: &mut Exposition, crls: &[CrlState]) {
-    let gauges: [(&str, &str, fn(&CrlState) -> Option<u64>); 4] = [
+    type Value = fn(&CrlState) -> Option<u64>;
+    let gauges: [(&str, &str, Value); 4] = [
         (
             "hallmark_crl_this_update_seconds",
             "Time at which the published CRL was made.",

@@ -250,7 +250,7 @@ async fn partitions_list_their_certificates_and_openssl_obeys_them() {
         revoke(&appliance, serial);
         let (own, other) = (format!("device-1/{own}"), format!("device-1/{other}"));
         let found = listed(&appliance, &own, serial, VISIBLE).await;
-        assert_eq!(found.serials, [serial.clone()]);
+        assert_eq!(found.serials, std::slice::from_ref(serial));
         for part in [
             format!("URI:{url}/{}.crl", place + 1),
             "Only User Certificates".to_owned(),
