@@ -135,7 +135,7 @@ async fn generate(site: &Site) {
     sqlx::query(
         "WITH RECURSIVE at(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM at WHERE n < $1 - 1) \
          INSERT INTO revocation (serial, issuer, entry, reason, revoked_at, not_after, partition) \
-         SELECT x'41' || randomblob(15), 'device-1', n, 1, $2, $3, 0 FROM at",
+         SELECT CAST(x'41' || randomblob(15) AS BLOB), 'device-1', n, 1, $2, $3, 0 FROM at",
     )
     .bind(REVOKED)
     .bind(i64::try_from(NOW.0).unwrap())
