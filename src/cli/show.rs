@@ -334,29 +334,29 @@ pub(super) fn status(value: &Value) -> String {
             ),
         ),
     ]);
-    let tokens = value
-        .get("tokens")
-        .map_or(&[][..], items)
-        .iter()
-        .map(|token| {
-            vec![
-                text(token, "token"),
-                usable(token),
-                text(token, "signatures"),
-                text(token, "latency_us"),
-                text(token, "problem"),
-            ]
-        });
     shown.push('\n');
-    shown.push_str(&table(
-        &["TOKEN", "USABLE", "SIGNATURES", "MEDIAN US", "PROBLEM"],
-        tokens.collect(),
-    ));
+    shown.push_str(&tokens(value));
     shown.push('\n');
     shown.push_str(&issuers(value));
     shown.push('\n');
     shown.push_str(&crls(value));
     shown
+}
+
+/// The tokens, one a row.
+fn tokens(value: &Value) -> String {
+    let tokens = value.get("tokens").map_or(&[][..], items).iter();
+    let rows = tokens.map(|token| {
+        vec![
+            text(token, "token"),
+            usable(token),
+            text(token, "signatures"),
+            text(token, "latency_us"),
+            text(token, "problem"),
+        ]
+    });
+    let heading = ["TOKEN", "USABLE", "SIGNATURES", "MEDIAN US", "PROBLEM"];
+    table(&heading, rows.collect())
 }
 
 /// The issuers, one a row.

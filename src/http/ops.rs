@@ -221,6 +221,12 @@ fn exposition(
     }
     expose_tokens(&mut text, tokens);
     expose_crls(&mut text, crls);
+    expose_load(&mut text, load);
+    text.into_text()
+}
+
+/// What the line API is busy with.
+fn expose_load(text: &mut Exposition, load: Load) {
     text.metric(
         "hallmark_connections",
         "gauge",
@@ -233,7 +239,6 @@ fn exposition(
         "Single requests in work.",
     );
     text.value("hallmark_requests_in_flight", &[], load.requests);
-    text.into_text()
 }
 
 /// The tokens' metrics.
