@@ -9,13 +9,14 @@
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use certstatus::log::IssuerName;
 use certstatus::log::checkpoint::VerifierKey;
 use certstatus::view::{Reader, Source, View};
 use certstatus::{CertStatus, SerialNumber};
 use clap::Parser;
+use tokio::time::Instant;
 
 /// Measures the responder's view.
 #[derive(Parser)]

@@ -32,7 +32,9 @@ mod state;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 pub use book::{BadEntry, IssuerBinding};
 pub use error::{Damaged, FollowError, ViewError};

@@ -1,8 +1,7 @@
 //! What CRLs are made of: partitions, what expired, and a million entries.
 
-use std::time::Instant;
-
 use certstatus::crl::{CrlFields, LogAnchor, Scope};
+use tokio::time::Instant;
 
 use super::*;
 
