@@ -166,6 +166,10 @@ pub const CRL_EVERY_MIN: Duration = Duration::from_secs(60);
 /// From the start of a CRL to that of the next one that a revocation asks for: revocations in between share it.
 pub const CRL_PAUSE: Duration = Duration::from_secs(2);
 
+/// The soonest that a site may promise a revocation to be on its CRL: the pause, and the time that making one takes.
+pub const CRL_WITHIN_MIN: Duration = Duration::from_secs(3);
+const _: () = assert!(CRL_PAUSE.as_millis() < CRL_WITHIN_MIN.as_millis());
+
 /// Appends that share one transaction at most: enough to hide an fsync, small enough to stay under 10 ms.
 pub const GROUP_COMMIT_MAX: usize = 256;
 

@@ -19,6 +19,7 @@ use super::{
     Config, ConfigError, Issuer, KeyUri, Listen, Log, LogKeyPlace, MinimumTls, Operator,
     Revocation, Server, Token,
 };
+use crate::limits;
 
 /// The longest path of a Unix socket in bytes that every system takes (sockaddr_un).
 const SOCKET_PATH_BYTES_MAX: usize = 103;
@@ -492,10 +493,16 @@ impl Place<'_> {
         };
         let (least, hour) = (Duration::from_millis(100), Duration::from_secs(3600));
         let day = hour.saturating_mul(24);
+        let crl_least = limits::CRL_WITHIN_MIN;
         Ok(Revocation {
             ocsp_poll: within("ocsp_poll", &form.ocsp_poll, OCSP_POLL, (least, hour))?,
             ocsp_cached: within("ocsp_cached", &form.ocsp_cached, OCSP_CACHED, (least, day))?,
-            crl_within: within("crl_within", &form.crl_within, CRL_WITHIN, (least, hour))?,
+            crl_within: within(
+                "crl_within",
+                &form.crl_within,
+                CRL_WITHIN,
+                (crl_least, hour),
+            )?,
         })
     }
 

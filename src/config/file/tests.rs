@@ -89,6 +89,12 @@ const FAULTS: &[(&str, &str, &str, &str)] = &[
         "with a unit",
     ),
     (
+        "crl_within = \"5s\"",
+        "crl_within = \"2s\"",
+        "revocation.crl_within: ",
+        "must be 3s to 1h",
+    ),
+    (
         "ocsp_poll = \"1s\"",
         "ocsp_pull = \"1s\"",
         "revocation.ocsp_pull: ",
