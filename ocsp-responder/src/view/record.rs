@@ -108,6 +108,19 @@ const fn number([a, b, c, d, e]: [u8; 5]) -> u64 {
     u64::from_be_bytes([0, 0, 0, a, b, c, d, e])
 }
 
+impl Verdict {
+    /// Whether it is for good: neither a hold nor a release.
+    const fn is_final(&self) -> bool {
+        match self {
+            Self::None => false,
+            Self::Revoked { reason, .. } => !matches!(
+                reason,
+                RevocationReason::CertificateHold | RevocationReason::RemoveFromCrl
+            ),
+        }
+    }
+}
+
 impl Record {
     /// The record's octets.
     pub(super) fn encode(&self) -> [u8; RECORD_BYTES] {
@@ -171,7 +184,8 @@ impl Record {
         Some(Self { key, base, verdict })
     }
 
-    /// This record over an older one of the same serial.
+    /// This record over an older one of the same serial. Only a hold is ever left: what is revoked for good stays so
+    /// whatever a log says later, and however records were merged before.
     pub(super) const fn over(self, older: Self) -> Self {
         Self {
             key: self.key,
@@ -179,9 +193,10 @@ impl Record {
                 Base::Unknown => older.base,
                 base => base,
             },
-            verdict: match self.verdict {
-                Verdict::None => older.verdict,
-                verdict => verdict,
+            verdict: match (self.verdict, older.verdict) {
+                (Verdict::None, verdict) => verdict,
+                (_, standing) if standing.is_final() => standing,
+                (verdict, _) => verdict,
             },
         }
     }
@@ -290,6 +305,27 @@ mod tests {
                     ..
                 }
             ));
+        }
+    }
+
+    #[test]
+    fn what_is_revoked_for_good_stays_so_however_it_is_merged() {
+        let issued = record(Base::Issued, Verdict::None);
+        let all = RevocationReason::ALL.map(|reason| record(Base::Unknown, revoked(reason)));
+        for first in all {
+            for second in all {
+                for third in all {
+                    let one_way = third.over(second.over(first.over(issued)));
+                    assert_eq!(third.over(second).over(first).over(issued), one_way);
+                    if first.verdict.is_final() {
+                        assert_eq!(one_way.verdict, first.verdict);
+                    } else if second.verdict.is_final() {
+                        assert_eq!(one_way.verdict, second.verdict);
+                    } else {
+                        assert_eq!(one_way.verdict, third.verdict);
+                    }
+                }
+            }
         }
     }
 

@@ -103,14 +103,27 @@ impl Site {
         self.expected.entry(serial).or_insert(CertStatus::Good);
     }
 
-    /// Revokes the `n`th certificate.
+    /// Revokes, holds or releases the `n`th certificate, whether that can be or not: what is for good stands.
     fn revoke(&mut self, n: u64, reason: RevocationReason) {
         let serial = serial(1, n);
-        let at = UnixMillis::from_seconds(UnixMillis(self.log.time).seconds());
+        let now = UnixMillis::from_seconds(UnixMillis(self.log.time).seconds());
+        let standing = self.expected.get(&serial).cloned();
+        // A hold that is made final keeps its time.
+        let at = match (self.held_since(n), reason) {
+            (Some(since), reason) if reason != RevocationReason::RemoveFromCrl => since,
+            _ => now,
+        };
         self.log
-            .revoke(&issuer("device-1"), serial, reason)
+            .push(EntryKind::Revoked {
+                issuer: issuer("device-1"),
+                serial,
+                reason: reason.code(),
+                revoked_at: at,
+            })
             .unwrap();
+        let for_good = matches!(standing, Some(CertStatus::Revoked { .. }));
         let status = match reason {
+            _ if for_good && self.held_since(n).is_none() => return,
             RevocationReason::RemoveFromCrl => CertStatus::Good,
             reason => CertStatus::Revoked {
                 at,
@@ -118,6 +131,26 @@ impl Site {
             },
         };
         self.expected.insert(serial, status);
+    }
+
+    /// Since when the `n`th certificate is on hold.
+    fn held_since(&self, n: u64) -> Option<UnixMillis> {
+        match self.expected.get(&serial(1, n)) {
+            Some(CertStatus::Revoked {
+                at,
+                reason: Some(RevocationReason::CertificateHold),
+            }) => Some(*at),
+            _ => None,
+        }
+    }
+
+    /// Whether the audit allows that: only a hold is left, for good or by a release.
+    fn may_revoke(&self, n: u64, reason: RevocationReason) -> bool {
+        use RevocationReason::{CertificateHold, RemoveFromCrl};
+        match self.expected.get(&serial(1, n)) {
+            Some(CertStatus::Good) => reason != RemoveFromCrl,
+            _ => self.held_since(n).is_some() && reason != CertificateHold,
+        }
     }
 
     /// Issues many, revokes every seventh, and publishes.
