@@ -24,6 +24,22 @@ struct Listed {
     text: String,
 }
 
+impl Listed {
+    /// Whether it lists a serial.
+    fn has(&self, serial: &str) -> bool {
+        self.serials.iter().any(|listed| listed == serial)
+    }
+
+    /// What OpenSSL shows of a serial: since when, and why.
+    fn entry(&self, serial: &str) -> &str {
+        let (_, entry) = self.text.split_once(&serial.to_ascii_uppercase()).unwrap();
+        let end = entry
+            .find("Serial Number")
+            .or(entry.find("Signature Algorithm"));
+        &entry[..end.unwrap()]
+    }
+}
+
 /// Reads a published CRL with OpenSSL.
 fn read(site: &Path, name: &str) -> Listed {
     let file = format!("public/crl/{name}.crl");
@@ -67,35 +83,41 @@ fn revoke(appliance: &Appliance, serial: &str) {
     appliance.command(&["cert", "revoke", serial, "--reason", "key-compromise"]);
 }
 
-/// Looks until a CRL lists a serial.
-async fn listed(appliance: &Appliance, name: &str, serial: &str, patience: Duration) -> Listed {
+/// Looks until a CRL is as wanted.
+async fn found(
+    appliance: &Appliance,
+    name: &str,
+    patience: Duration,
+    wanted: impl Fn(&Listed) -> bool,
+) -> Listed {
     let began = Instant::now();
     loop {
         let found = read(appliance.site.path(), name);
-        if found.serials.iter().any(|listed| listed == serial) {
+        if wanted(&found) {
             return found;
         }
-        assert!(
-            began.elapsed() < patience,
-            "{name} lacks {serial}: {found:?}"
-        );
+        assert!(began.elapsed() < patience, "{name} stays {found:?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
-/// What `openssl verify` says of `NAME.crt` with these CRLs.
+/// Looks until a CRL lists a serial.
+async fn listed(appliance: &Appliance, name: &str, serial: &str, patience: Duration) -> Listed {
+    found(appliance, name, patience, |crl| crl.has(serial)).await
+}
+
+/// What `openssl verify` says of `NAME.crt` with these CRLs of its issuer.
 fn verdict(site: &Path, name: &str, crls: &[&str]) -> String {
+    judged(site, name, "-crl_check", crls)
+}
+
+/// What it says with this check.
+fn judged(site: &Path, name: &str, check: &str, crls: &[&str]) -> String {
     let all: String = crls.iter().map(|crl| as_pem(site, crl)).collect();
     std::fs::write(site.join("crls.pem"), all).unwrap();
     let mut verify = Command::new("openssl");
     verify.current_dir(site);
-    verify.args([
-        "verify",
-        "-x509_strict",
-        "-crl_check",
-        "-CAfile",
-        "root.pem",
-    ]);
+    verify.args(["verify", "-x509_strict", check, "-CAfile", "root.pem"]);
     verify.args(["-untrusted", "issuer.pem", "-CRLfile", "crls.pem"]);
     let output = verify.arg(format!("{name}.crt")).output().unwrap();
     let said = [output.stdout, output.stderr].concat();
@@ -186,6 +208,105 @@ async fn a_revocation_is_on_the_full_crl_in_seconds_and_openssl_obeys_it() {
         let issuer = read(&path, "device-root").text;
         issuer.contains("CN = Quickstart Device Root")
     });
+    invariants::assert(appliance).await;
+}
+
+#[tokio::test]
+async fn holds_releases_and_bulks_reach_the_crl_by_when_the_answer_says() {
+    let mut appliance = Appliance::start(Site::new());
+    let line = appliance.line_and_order(10);
+    write_chain(&appliance.site);
+    let path = appliance.site.path().to_owned();
+    let one = issue(&mut appliance, &line, "one").await;
+    let two = issue(&mut appliance, &line, "two").await;
+    let hold = |serial: &str| {
+        let told = appliance.json(&["cert", "revoke", serial, "--reason", "certificate-hold"]);
+        told["visible"]["crl"].as_u64().unwrap()
+    };
+    let now = || appliance.json(&["status"])["now"].as_u64().unwrap();
+
+    let by = hold(&one);
+    let held = listed(&appliance, "device-1", &one, VISIBLE).await;
+    assert!(now() <= by, "later than the answer said");
+    assert!(held.entry(&one).contains("Certificate Hold"), "{held:?}");
+    let said = verdict(&path, "one", &["device-1"]);
+    assert!(said.contains("certificate revoked"), "{said}");
+
+    let released = appliance.json(&["cert", "release", &one]);
+    let gone = found(&appliance, "device-1", VISIBLE, |crl| !crl.has(&one)).await;
+    assert!(now() <= released["visible"]["crl"].as_u64().unwrap());
+    assert!(gone.number > held.number);
+    assert!(verdict(&path, "one", &["device-1"]).contains("one.crt: OK"));
+
+    // Made final, a hold keeps its time. What was released is good, and may be revoked as anything.
+    hold(&two);
+    let held = listed(&appliance, "device-1", &two, VISIBLE).await;
+    let bulk = [
+        "cert",
+        "revoke",
+        "--order",
+        "demo",
+        "--reason",
+        "superseded",
+    ];
+    let done = appliance.json(&[&bulk[..], &["--yes"]].concat());
+    assert_eq!(done["changed"], 2, "{done}");
+    let last = listed(&appliance, "device-1", &one, VISIBLE).await;
+    assert!(now() <= done["visible"]["crl"].as_u64().unwrap());
+    assert_eq!(last.serials.len(), 2, "each serial once: {last:?}");
+    let since = |crl: &Listed| {
+        let entry = crl.entry(&two).lines();
+        let mut dates = entry.filter(|line| line.contains("Revocation Date"));
+        dates.next().unwrap().to_owned()
+    };
+    assert_eq!(since(&last), since(&held));
+    for name in ["one", "two"] {
+        let said = verdict(&path, name, &["device-1"]);
+        assert!(said.contains("certificate revoked"), "{name}: {said}");
+        let serial = if name == "one" { &one } else { &two };
+        assert!(last.entry(serial).contains("Superseded"), "{last:?}");
+    }
+    invariants::assert(appliance).await;
+}
+
+#[tokio::test]
+async fn an_issuer_is_on_the_crl_of_its_parent_until_it_is_released() {
+    let mut appliance = Appliance::start(Site::new());
+    let line = appliance.line_and_order(10);
+    write_chain(&appliance.site);
+    let path = appliance.site.path().to_owned();
+    issue(&mut appliance, &line, "device").await;
+    let both = ["device-1", "device-root"];
+    let verdict = |check| judged(&path, "device", check, &both);
+    assert!(verdict("-crl_check_all").contains("device.crt: OK"));
+
+    let hold = [
+        "cert",
+        "revoke",
+        "--issuer-certificate",
+        "device-1",
+        "--yes",
+    ];
+    appliance.json(&[&hold[..], &["--reason", "certificate-hold"]].concat());
+    let serial = serial_of(&path, &appliance.site.ca("device-1"));
+    listed(&appliance, "device-root", &serial, VISIBLE).await;
+    let said = verdict("-crl_check_all");
+    assert!(said.contains("certificate revoked"), "{said}");
+    // Its own CRL goes on, and does not list what it signed.
+    assert!(verdict("-crl_check").contains("device.crt: OK"));
+    assert!(!appliance.is_ready());
+
+    appliance.json(&[
+        "cert",
+        "release",
+        "--issuer-certificate",
+        "device-1",
+        "--yes",
+    ]);
+    found(&appliance, "device-root", VISIBLE, |crl| !crl.has(&serial)).await;
+    assert!(verdict("-crl_check_all").contains("device.crt: OK"));
+    assert!(appliance.is_ready());
+    issue(&mut appliance, &line, "later").await;
     invariants::assert(appliance).await;
 }
 
