@@ -118,6 +118,23 @@ async fn what_is_logged_cannot_be_changed_or_deleted() {
     assert!(sqlx::query(sneaky).execute(&mut database).await.is_err());
     let gap = "INSERT INTO entry (idx, leaf) SELECT max(idx) + 2, leaf FROM entry";
     assert!(sqlx::query(gap).execute(&mut database).await.is_err());
+    // Rows that would let a serial stand in two ways, or on another's: after a first one, and out of order.
+    for (entry, serial, previous, allowed) in [
+        ("entry + 1", "serial", "NULL", false),
+        ("entry + 1", "randomblob(16)", "entry", false),
+        ("entry - 1", "randomblob(16)", "NULL", false),
+        ("entry + 1", "serial", "entry", true),
+        ("entry + 1", "serial", "previous", false),
+    ] {
+        let sql = format!(
+            "INSERT INTO revocation SELECT {entry}, {serial}, issuer, 8, revoked_at, {previous}, not_after, \
+             partition FROM revocation ORDER BY entry DESC LIMIT 1"
+        );
+        let result = sqlx::query(sqlx::AssertSqlSafe(sql.clone()))
+            .execute(&mut database)
+            .await;
+        assert_eq!(result.is_ok(), allowed, "{sql} {result:?}");
+    }
     assert_eq!(dump(&site).await, before);
 }
 
