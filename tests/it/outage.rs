@@ -1,7 +1,6 @@
 //! Outages: a token that goes away, processes that die. No certificate is lost or doubled,
 //! and nobody has to restart anything.
 
-use std::net::TcpStream;
 use std::process::Stdio;
 
 use hyper::StatusCode;
@@ -88,8 +87,13 @@ async fn a_retry_after_a_restart_without_the_token_gets_its_certificate() {
     appliance.stop();
     // The daemon alone: no token host runs, and none is started.
     appliance.spawn_daemon(&[]);
-    appliance.wait("listening", |appliance| {
-        TcpStream::connect(("127.0.0.1", appliance.site.api_port())).is_ok()
+    // It listens before it has read from the log whose certificates it can give out again.
+    appliance.wait("the issuers are known", |appliance| {
+        let output = appliance.try_command(&["status", "--json"]);
+        let status: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        status["issuers"]
+            .as_array()
+            .is_some_and(|issuers| issuers.len() == 4)
     });
     assert!(!appliance.is_ready(), "there is a token");
     let again = appliance.ask_anew(&line, "demo", &device.request()).await;
