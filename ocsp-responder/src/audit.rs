@@ -9,11 +9,16 @@
 //! at all is [`NotVerified::Unreadable`] and proves nothing either way.
 
 mod anchors;
+mod bundles;
 mod details;
+mod evidence;
 mod fault;
 mod files;
+mod hashes;
 mod ledger;
+mod proof_file;
 mod report;
+mod standing;
 mod tbs;
 mod tree;
 mod units;
@@ -21,16 +26,23 @@ mod units;
 use std::path::{Path, PathBuf};
 
 pub use details::{Erased, SELF_TEST_PREFIX};
+pub use evidence::{HeadFile, Judged, Order, prove_consistency, prove_inclusion};
 pub use fault::{Cause, ClassName, Fault};
 pub use files::Unreadable;
+pub use proof_file::{
+    Consistency, Inclusion, NotAProof, PROOF_FILE_BYTES_MAX, Proof, ProofRefused, Proven, Shown,
+};
 pub use report::{
     Agreement, Certificates, CrlReport, DetailReport, Hex, IssuerReport, Report, Tally,
 };
+pub use standing::{About, Act, Question, Standing, status};
 
 use anchors::{Heads, Mismatch};
+use bundles::first_of;
 use details::Details;
 use files::Found;
 use ledger::Ledger;
+use standing::Dossier;
 use tree::{Disagreement, Tree};
 
 use crate::crl::ParsedCrl;
@@ -98,12 +110,23 @@ pub enum NotVerified {
 pub fn verify(
     source: &Source,
     options: &Options,
+    progress: impl FnMut(Progress),
+) -> Result<Report, NotVerified> {
+    let mut nothing_more = Dossier::default();
+    replayed(source, options, &mut nothing_more, progress)
+}
+
+/// Verifies a published log and collects the entries that the dossier is about.
+fn replayed(
+    source: &Source,
+    options: &Options,
+    dossier: &mut Dossier,
     mut progress: impl FnMut(Progress),
 ) -> Result<Report, NotVerified> {
     // CRLs first: one published while we read the head would else anchor a later head than ours.
     let crls = anchors::collect_crls(&source.published, &options.crls)?;
     let log = source.published.join("log");
-    let head = read_head(&log.join("checkpoint"), &options.log_key)?;
+    let (_, head) = read_head(&log.join("checkpoint"), &options.log_key)?;
     let heads = Heads::collect(&head, options, &crls)?;
     let mut audit = Audit {
         source,
@@ -117,6 +140,7 @@ pub fn verify(
             .map(|_| Details::new(options.erased)),
         heads,
         head,
+        dossier,
     };
     audit.replay(&mut progress)?;
     audit.check_issuers()?;
@@ -127,8 +151,8 @@ pub fn verify(
     Ok(audit.report(crls))
 }
 
-/// Reads the published head and verifies its signature.
-fn read_head(path: &Path, key: &VerifierKey) -> Result<Checkpoint, NotVerified> {
+/// Reads the published head, verifies its signature, and gives back the note and what it states.
+fn read_head(path: &Path, key: &VerifierKey) -> Result<(String, Checkpoint), NotVerified> {
     let Some(note) = files::read(path)? else {
         let source = std::io::ErrorKind::NotFound.into();
         return Err(Unreadable {
@@ -138,7 +162,7 @@ fn read_head(path: &Path, key: &VerifierKey) -> Result<Checkpoint, NotVerified> 
         .into());
     };
     let note = String::from_utf8(note).map_err(|_| BadNote::Malformed("it is not UTF-8 text"));
-    let head = note.and_then(|note| Checkpoint::verify(&note, key));
+    let head = note.and_then(|note| Checkpoint::verify(&note, key).map(|head| (note, head)));
     Ok(head.map_err(|refused| Fault::whole(Cause::Head(refused)))?)
 }
 
@@ -154,6 +178,8 @@ struct Audit<'a> {
     /// The checks that need details, if they are given.
     details: Option<Details>,
     heads: Heads,
+    /// What the caller wants to know of one serial.
+    dossier: &'a mut Dossier,
 }
 
 impl Audit<'_> {
@@ -177,25 +203,12 @@ impl Audit<'_> {
 
     /// Reads an entry bundle.
     fn read_bundle(&self, bundle: u64) -> Result<Found, NotVerified> {
-        let found = files::read_tile(self.log, bundle, self.head.size, tile::entry_bundle_path)?;
-        found.ok_or_else(|| {
-            let path = tile::entry_bundle_path(bundle, tile::width_in(self.head.size, bundle));
-            Fault::at(first_of(bundle), Cause::BundleMissing { path }).into()
-        })
+        bundles::read(self.log, self.head.size, bundle)
     }
 
     /// The leaves of a bundle that the signed head covers.
     fn leaves<'f>(&self, bundle: u64, found: &'f Found) -> Result<Vec<&'f [u8]>, Fault> {
-        let mut leaves = tile::parse_entries(&found.bytes, found.width).map_err(|_| {
-            Fault::at(
-                first_of(bundle),
-                Cause::BundleMalformed {
-                    path: found.path.clone(),
-                },
-            )
-        })?;
-        leaves.truncate(usize::from(tile::width_in(self.head.size, bundle)));
-        Ok(leaves)
+        bundles::leaves(self.head.size, bundle, found)
     }
 
     /// Goes through one bundle; stops at a hash tile that disagrees.
@@ -244,6 +257,7 @@ impl Audit<'_> {
     fn entry(&mut self, entry: &Entry, detail: Option<&[u8]>) -> Result<(), NotVerified> {
         let at = |cause| Fault::at(entry.index, cause);
         let ended = self.ledger.admit(entry).map_err(at)?;
+        self.dossier.note(entry);
         let Some(details) = &mut self.details else {
             return Ok(());
         };
@@ -459,11 +473,6 @@ impl Audit<'_> {
             tiles_missing: self.tree.missing,
         }
     }
-}
-
-/// The first entry of a bundle.
-const fn first_of(bundle: u64) -> LeafIndex {
-    LeafIndex(bundle * TILE_WIDTH)
 }
 
 /// Where an issuer's certificate is published.
