@@ -7,12 +7,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use base64ct::Encoding as _;
+use certstatus::audit::{Consistency, Inclusion, Proof, Proven};
 use certstatus::crl::{CrlFields, LogAnchor, RevokedEntry, Scope, TbsCrl};
 use certstatus::log::checkpoint::Checkpoint;
 use certstatus::log::detail::{
     Base64, Detail, DetailHash, EventDetail, IntentDetail, OutcomeDetail, Salt,
 };
 use certstatus::log::entry::{Class, Entry, EntryKind, IssuerName, LeafIndex, Outcome, Subject};
+use certstatus::log::merkle::{Hash, leaf_hash, subtree_root};
 use certstatus::log::tile;
 use certstatus::ocsp::{
     ErrorStatus, HashAlgorithm, IssuerHashes, ResponderId, SingleResponse, parse_request, request,
@@ -584,6 +586,51 @@ fn log() {
         );
     }
     proof("only-leaf", 0, 1, &[]);
+    proof_files();
+}
+
+/// Files of proofs about the dozen entries.
+fn proof_files() {
+    let leaves: Vec<Vec<u8>> = entries().iter().map(Entry::encode).collect();
+    let hashes: Vec<Hash> = leaves.iter().map(|leaf| leaf_hash(leaf)).collect();
+    let head = |size: usize| {
+        let head = Checkpoint {
+            origin: ORIGIN.into(),
+            size: u64::try_from(size).expect("a dozen"),
+            root: subtree_root(&hashes[..size]),
+        };
+        note(&head.body())
+    };
+    let text = |leaf: &[u8]| String::from_utf8(leaf.to_vec()).expect("a leaf is JSON");
+    // The revocation, the intent and the outcomes of the one serial.
+    let proven = |at: usize| Proven {
+        index: LeafIndex(u64::try_from(at).expect("a dozen")),
+        leaf: text(&leaves[at]),
+        path: inclusion(at, &hashes),
+    };
+    for (name, places) in [
+        ("inclusion", &[2, 5, 9, 10, 11][..]),
+        ("inclusion-of-one", &[5]),
+        ("inclusion-of-none", &[]),
+        ("inclusion-of-a-tick", &[4]),
+    ] {
+        let proof = Proof::Inclusion(Inclusion {
+            checkpoint: head(hashes.len()),
+            serial: SerialNumber::from_random([0x5a; 16]),
+            entries: places.iter().copied().map(proven).collect(),
+        });
+        write("proof_file", name, proof.encode());
+    }
+    for (name, old, path) in [
+        ("consistency", 7, consistency(7, &hashes, Whole::Yes)),
+        ("consistency-of-the-same", hashes.len(), Vec::new()),
+        ("consistency-of-the-empty-tree", 0, Vec::new()),
+        ("consistency-that-does-not-hold", 6, Vec::new()),
+    ] {
+        let (older, newer) = (head(old), head(hashes.len()));
+        let proof = Proof::Consistency(Consistency { older, newer, path });
+        write("proof_file", name, proof.encode());
+    }
 }
 
 /// A proof as its target reads it.

@@ -56,6 +56,7 @@ pub const TARGETS: &[Target] = &[
     Target::new("pkcs11_uri", texts::pkcs11_uri),
     Target::new("profile", certificates::profile),
     Target::new("proof", log::proof),
+    Target::new("proof_file", log::proof_file),
     Target::new("public_key", signatures::public_key),
     Target::new("registry", certificates::registry),
     Target::new("serial", texts::serial),

@@ -3,6 +3,7 @@
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use base64ct::{Base64, Encoding as _};
+use certstatus::audit::{Proof, Shown};
 use certstatus::log::checkpoint::{Checkpoint, VerifierKey};
 use certstatus::log::detail::{Detail, EventDetail, IntentDetail, OutcomeDetail};
 use certstatus::log::entry::{Entry, LEAF_BYTES_MAX};
@@ -151,6 +152,39 @@ pub fn proof(bytes: &[u8]) {
         consistency(at, &leaves, Whole::Yes)
     };
     assert_eq!(holds, hashes == expected);
+}
+
+/// A proof file: one proof has one encoding, and what it shows is of the log that signed its head.
+pub fn proof_file(bytes: &[u8]) {
+    let Ok(proof) = Proof::parse(bytes) else {
+        return;
+    };
+    let encoded = proof.encode();
+    assert_eq!(
+        encoded.strip_suffix(b"\n"),
+        Some(bytes.strip_suffix(b"\n").unwrap_or(bytes))
+    );
+    assert_eq!(Proof::parse(&encoded).ok().as_ref(), Some(&proof));
+    let (_, key) = log_key();
+    match (proof.check(&key), &proof) {
+        (
+            Ok(Shown::Inclusion {
+                head,
+                serial,
+                entries,
+            }),
+            Proof::Inclusion(proof),
+        ) => {
+            assert_eq!((head.origin.as_str(), serial), (ORIGIN, proof.serial));
+            assert!(!entries.is_empty() && entries.len() == proof.entries.len());
+            assert!(entries.windows(2).all(|pair| pair[0].index < pair[1].index));
+            assert!(entries.iter().all(|about| about.index.0 < head.size));
+        }
+        (Ok(Shown::Consistency { older, newer }), Proof::Consistency(_)) => {
+            assert!(older.size <= newer.size && older.origin == newer.origin);
+        }
+        (shown, _) => assert!(shown.is_err(), "another kind of proof: {shown:?}"),
+    }
 }
 
 /// The hash of the leaf at this index in the trees of [`proof`].
