@@ -142,12 +142,12 @@ pub fn prove_inclusion(
     for (index, leaf) in found {
         let path = maker.prove_leaf(index, &leaf, &signed)?;
         // The proof holds, so the log key's owner put it there: what it says is for `status` to judge.
-        let says = Entry::parse(&leaf)
-            .map_err(|refused| Fault::at(index, Cause::NotAnEntry(refused)))?;
+        let says =
+            Entry::parse(&leaf).map_err(|refused| Fault::at(index, Cause::NotAnEntry(refused)))?;
         if says.index != index {
             return Err(Fault::at(index, Cause::Misplaced { says: says.index }).into());
         }
-        if !About::of(&says).is_some_and(|(of, _)| of == serial) {
+        if About::of(&says).is_none_or(|(of, _)| of != serial) {
             continue;
         }
         // A leaf that parses is JSON text, so nothing is lost.

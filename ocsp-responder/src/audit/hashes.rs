@@ -24,6 +24,13 @@ pub(super) enum Origin {
     Entries,
 }
 
+/// A hash tile as it is published.
+struct Published {
+    path: String,
+    /// Its first hashes; `None` where it cannot be read as a tile.
+    hashes: Option<Vec<Hash>>,
+}
+
 /// The hashes of a tree of so many entries.
 pub(super) struct Hashes<'a> {
     /// The directory `public/log`.
@@ -56,8 +63,11 @@ impl<'a> Hashes<'a> {
         }
         let hashes = match self.origin {
             Origin::Tiles => match self.published(at)? {
-                Some((_, Some(hashes))) => hashes,
-                Some((path, None)) => return Err(wrong(at, path).into()),
+                Some(Published {
+                    hashes: Some(hashes),
+                    ..
+                }) => hashes,
+                Some(Published { path, .. }) => return Err(wrong(at, path).into()),
                 None => self.made(at)?,
             },
             Origin::Entries => {
@@ -72,8 +82,8 @@ impl<'a> Hashes<'a> {
         Ok(hashes)
     }
 
-    /// The published tile: its path, and its hashes unless it cannot be read as a tile.
-    fn published(&self, at: TileAt) -> Result<Option<(String, Option<Vec<Hash>>)>, NotVerified> {
+    /// The published tile; `None` where there is none.
+    fn published(&self, at: TileAt) -> Result<Option<Published>, NotVerified> {
         let count = self
             .size
             .checked_shr(u32::from(at.level) * 8)
@@ -86,7 +96,10 @@ impl<'a> Hashes<'a> {
                 hashes.truncate(usize::from(at.width));
                 hashes
             };
-            (found.path, hashes.map(first))
+            Published {
+                path: found.path,
+                hashes: hashes.map(first),
+            }
         }))
     }
 
@@ -116,7 +129,11 @@ impl<'a> Hashes<'a> {
         if self.disagreement.is_some() {
             return Ok(());
         }
-        let Some((path, published)) = self.published(at)? else {
+        let Some(Published {
+            path,
+            hashes: published,
+        }) = self.published(at)?
+        else {
             return Ok(());
         };
         let position = match published {

@@ -99,7 +99,10 @@ impl fmt::Display for Act {
             Self::Issued { attempts } => write!(f, "outcome: issued, attempts: {attempts}"),
             Self::Abandoned => f.write_str("outcome: abandoned, no signature exists"),
             Self::Unresolved { attempts } => {
-                write!(f, "outcome: unresolved, attempts: {attempts}; it counts as revoked")
+                write!(
+                    f,
+                    "outcome: unresolved, attempts: {attempts}; it counts as revoked"
+                )
             }
             Self::Revoked {
                 reason: RevocationReason::RemoveFromCrl,
@@ -322,11 +325,21 @@ mod tests {
                 worth(CertificateHold),
             ),
             (
-                &[intent, issued, revoked(CertificateHold), revoked(RemoveFromCrl)],
+                &[
+                    intent,
+                    issued,
+                    revoked(CertificateHold),
+                    revoked(RemoveFromCrl),
+                ],
                 CertStatus::Good,
             ),
             (
-                &[intent, unresolved, revoked(CertificateHold), revoked(RemoveFromCrl)],
+                &[
+                    intent,
+                    unresolved,
+                    revoked(CertificateHold),
+                    revoked(RemoveFromCrl),
+                ],
                 in_doubt,
             ),
         ];

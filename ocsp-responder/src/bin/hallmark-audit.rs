@@ -292,7 +292,7 @@ fn decoded(contents: Vec<u8>) -> Vec<u8> {
 
 /// Reads a checkpoint, or a CRL (DER or PEM) for its log anchor.
 fn read_head(path: &Path) -> Result<Named<HeadFile>, Unusable> {
-    // The tag of a SEQUENCE; it is the digit 0 in a text, and no log's name ends the line there.
+    // The first octet of a CRL in DER, which is never UTF-8 as a whole: the length after it is above 127.
     const SEQUENCE: u8 = 0x30;
     let name = name_of(path);
     let bytes = read(path)?;

@@ -10,6 +10,8 @@ mod command;
 mod example;
 mod forge;
 mod honest;
+mod proofs;
 mod rules;
+mod standing;
 mod tampered;
 mod units;

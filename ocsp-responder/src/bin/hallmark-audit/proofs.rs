@@ -175,7 +175,10 @@ impl ConsistencyOf {
             Order::FirstIsOlder => ("first-is-older", is_older(&self.old, &self.new)),
             Order::SecondIsOlder => {
                 let said = is_older(&self.new, &self.old);
-                ("second-is-older", format!("{said} (they were named the other way round)"))
+                (
+                    "second-is-older",
+                    format!("{said} (they were named the other way round)"),
+                )
             }
             Order::Same => ("same", "both state the same tree".to_owned()),
         }
@@ -279,7 +282,8 @@ fn hashes_of(proof: &Proof) -> String {
         Proof::Inclusion(proof) => {
             for proven in &proof.entries {
                 let (index, leaf) = (proven.index, &proven.leaf);
-                let heading = format!("  leaf of entry {index}, and its inclusion proof\n    {leaf}\n");
+                let heading =
+                    format!("  leaf of entry {index}, and its inclusion proof\n    {leaf}\n");
                 path(heading, &proven.path);
             }
             text.push_str(&note_of("checkpoint", &proof.checkpoint));

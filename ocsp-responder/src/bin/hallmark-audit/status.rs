@@ -84,7 +84,10 @@ impl Status {
             line(&name, value);
         }
         line("log", standing.origin.clone());
-        line("holds for the head of", format!("{} entries", standing.size));
+        line(
+            "holds for the head of",
+            format!("{} entries", standing.size),
+        );
         line("root", standing.root.to_string());
         line(
             "newest entry",
