@@ -50,11 +50,12 @@ every signature too.")]
 Example:
   hallmark-audit status 4f3c0de95b6a7788990a0b0c0d0e0f10 --published public --log-key log.vkey
 
-Exit code: 0 good; 3 revoked, on hold or unresolved; 4 unknown: never issued, or not by --issuer;
-1 the log does not verify, so it says nothing of any certificate; 2 the command or a file cannot be used.
-Nothing less than the whole log shows that no later entry revokes the certificate. The answer holds
-for the head that is printed: an older copy of the log has an older answer, which --checkpoint and
---crl with anything newer find out.")]
+Exit code: 0 good; 3 revoked, on hold or unresolved; 4 unknown: never issued, or not by
+--issuer; 1 the log does not verify, so it says nothing of any certificate; 2 the command or a
+file cannot be used.
+Nothing less than the whole log shows that no later entry revokes the certificate. The answer
+holds for the head that is printed: an older copy of the log has an older answer, which
+--checkpoint and --crl with anything newer find out.")]
     Status(status::Status),
     /// Proves that the entries about a serial are in the log.
     #[command(after_long_help = "\
@@ -63,9 +64,10 @@ Example:
       --output device.proof
   hallmark-audit check-proof device.proof --log-key log.vkey
 
-Exit code: 0 proved; 4 the tree has no entry about the serial; 1 a fault was found; 2 the command or a
-file cannot be used. The proof shows that these entries are in the log, not that no other is: what the
-certificate is worth, `hallmark-audit status` says.")]
+Exit code: 0 proved; 4 the tree has no entry about the serial; 1 a fault was found; 2 the
+command or a file cannot be used.
+The proof shows that these entries are in the log, not that no other is: what the certificate
+is worth, `hallmark-audit status` says.")]
     Inclusion(proofs::InclusionOf),
     /// Proves that one head of the log extends another, or finds the fork.
     #[command(after_long_help = "\
@@ -73,16 +75,18 @@ Example:
   hallmark-audit consistency kept-in-march.txt device-1-in-may.crl --published public \\
       --log-key log.vkey --output march-to-may.proof
 
-Exit code: 0 the newer head extends the older one, whichever was named first; 1 a fork or another fault
-was found; 2 the command or a file cannot be used. Of a CRL its log anchor is taken; whether an issuer
-of the log signed it, `hallmark-audit verify --crl` says.")]
+Exit code: 0 the newer head extends the older one, whichever was named first; 1 a fork or
+another fault was found; 2 the command or a file cannot be used.
+Of a CRL its log anchor is taken; whether an issuer of the log signed it,
+`hallmark-audit verify --crl` says.")]
     Consistency(proofs::ConsistencyOf),
     /// Checks a file that `inclusion` or `consistency` wrote, without the log.
     #[command(after_long_help = "\
 Example:
   hallmark-audit check-proof device.proof --log-key log.vkey
 
-Exit code: 0 the proof holds; 1 it does not, or the file is no proof; 2 the command or a file cannot be used.")]
+Exit code: 0 the proof holds; 1 it does not, or the file is no proof; 2 the command or a file
+cannot be used.")]
     CheckProof(proofs::CheckProof),
 }
 
