@@ -22,6 +22,8 @@ pub mod hex;
 pub mod log;
 pub mod ocsp;
 pub mod pkcs7;
+#[cfg(feature = "responder")]
+pub mod responder;
 pub mod serial;
 pub mod signature;
 pub mod status;

@@ -1,0 +1,338 @@
+//! One followed log: what is told of it, how old it is, and the task that follows it.
+//!
+//! Owns the age of a view. Promises that the age is the worse of two: by the date of the newest entry, and by the steady
+//! time since a newer entry was seen, so that a date set back does not make a frozen feed look fresh; and that every
+//! change of state is told once, in one line. Never answers. Failure story: whatever following says, the view's own
+//! rules hold (see [`crate::view`]); here it becomes a log line, a metric, and, with time, `tryLater`.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use hyper::body::Bytes;
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use super::State;
+use super::clock::{Moment, millis};
+use super::config::LogConfig;
+use super::mirror::{MirrorStatus, blocking};
+use super::server::Stopping;
+use super::source::SharedSource;
+use crate::UnixMillis;
+use crate::log::checkpoint::{Checkpoint, VerifierKey};
+use crate::view::{Changed, FollowError, Followed, Reader, View};
+
+/// How far the newest entry may lie in the future before the clocks are said to disagree.
+const AHEAD_MAX: Duration = Duration::from_secs(60);
+
+/// What is wrong with following a log.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Fault {
+    /// The kind: `unreachable`, `torn`, `storage`, `head`, `rollback`, `fork`, `altered`, `bad-entry`.
+    pub kind: &'static str,
+    /// Whether waiting mends it, so that nobody is suspected.
+    pub transient: bool,
+    /// The whole of it.
+    pub text: String,
+}
+
+/// The kinds of [`Fault`], for metrics.
+pub const FAULTS: [&str; 8] = [
+    "altered",
+    "bad-entry",
+    "fork",
+    "head",
+    "rollback",
+    "storage",
+    "torn",
+    "unreachable",
+];
+
+impl Fault {
+    /// As following told it.
+    fn of(error: &FollowError) -> Self {
+        let kind = match error {
+            FollowError::Unreachable(_) => "unreachable",
+            FollowError::Torn { .. } => "torn",
+            FollowError::Storage { .. } => "storage",
+            FollowError::Head(_) => "head",
+            FollowError::Rollback { .. } => "rollback",
+            FollowError::Fork { .. } => "fork",
+            FollowError::Altered { .. } => "altered",
+            FollowError::BadEntry { .. } => "bad-entry",
+        };
+        Self {
+            kind,
+            transient: error.is_transient(),
+            text: crate::chain(error),
+        }
+    }
+}
+
+/// What changed at a source, for those that mirror its files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct News {
+    /// Heads verified since the start.
+    pub heads: u64,
+    /// Of these, with a revocation or release in them.
+    pub revocations: u64,
+}
+
+/// A log as everybody but its follower sees it.
+#[derive(Debug)]
+pub struct FollowedLog {
+    /// Its place in the configuration.
+    pub index: usize,
+    /// Its name there.
+    pub name: String,
+    /// Its verifier key.
+    pub key: VerifierKey,
+    /// What was verified.
+    pub reader: Reader,
+    max_age: u64,
+    /// The newest entry's time that was looked at.
+    as_of: AtomicU64,
+    /// Until when there are answers, by date.
+    until_date: AtomicU64,
+    /// Until when there are answers, by the steady clock.
+    until_steady: AtomicU64,
+    generation: AtomicU64,
+    fault: Mutex<Option<Fault>>,
+    /// The note of a head, and the same with our line.
+    cosigned: Mutex<Option<(String, Bytes)>>,
+    news: watch::Sender<News>,
+    /// What is told of its other files.
+    pub mirror: MirrorStatus,
+}
+
+impl FollowedLog {
+    /// With what was kept of it.
+    pub fn new(index: usize, config: &LogConfig, reader: Reader, now: Moment) -> Self {
+        let log = Self {
+            index,
+            name: config.name.clone(),
+            key: config.key.clone(),
+            reader,
+            max_age: millis(config.max_age),
+            as_of: AtomicU64::new(0),
+            until_date: AtomicU64::new(0),
+            until_steady: AtomicU64::new(0),
+            generation: AtomicU64::new(0),
+            fault: Mutex::default(),
+            cosigned: Mutex::default(),
+            news: watch::Sender::default(),
+            mirror: MirrorStatus::default(),
+        };
+        log.look(now);
+        log
+    }
+
+    /// Takes the newest entry's time as the view's, from now on.
+    fn look(&self, now: Moment) {
+        let Some(as_of) = self.reader.as_of() else {
+            return;
+        };
+        // Every look but the one that first sees an entry leaves the bounds as they are.
+        if self.as_of.swap(as_of.0, Ordering::Relaxed) == as_of.0 {
+            return;
+        }
+        if as_of > now.date.saturating_add(AHEAD_MAX) {
+            tracing::warn!(log = self.name, newest = %as_of, now = %now.date, "the log's newest entry lies in the future: this machine's clock or the appliance's is wrong");
+        }
+        let spent = now.date.0.saturating_sub(as_of.0);
+        let left = self.max_age.saturating_sub(spent);
+        self.until_date
+            .store(as_of.0.saturating_add(self.max_age), Ordering::Relaxed);
+        self.until_steady
+            .store(now.steady.saturating_add(left), Ordering::Relaxed);
+    }
+
+    /// Whether the view is young enough to answer from.
+    pub fn is_fresh(&self, now: Moment) -> bool {
+        now.date.0 < self.until_date.load(Ordering::Relaxed)
+            && now.steady < self.until_steady.load(Ordering::Relaxed)
+            && !self.reader.is_damaged()
+    }
+
+    /// The age of the view in milliseconds, by the worse of both clocks; none before the first entry.
+    pub fn age(&self, now: Moment) -> Option<u64> {
+        let as_of = self.reader.as_of()?;
+        let by_date = now.date.0.saturating_sub(as_of.0);
+        let left = self.until_steady.load(Ordering::Relaxed);
+        let by_steady = now.steady.saturating_add(self.max_age).saturating_sub(left);
+        Some(by_date.max(by_steady))
+    }
+
+    /// Counts the changes that made answers wrong; read it before a status, compare it before keeping an answer.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::SeqCst)
+    }
+
+    /// What is wrong with following it.
+    pub fn fault(&self) -> Option<Fault> {
+        self.fault_lock().clone()
+    }
+
+    /// The fault; a panic cannot leave it half changed.
+    fn fault_lock(&self) -> std::sync::MutexGuard<'_, Option<Fault>> {
+        self.fault.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What changes at its source.
+    pub fn news(&self) -> watch::Receiver<News> {
+        self.news.subscribe()
+    }
+
+    /// The note of the newest verified head with our witness's line; made once for each head. None before the first.
+    pub fn cosigned(&self, state: &State) -> Option<Bytes> {
+        let note = self.reader.note()?;
+        let mut kept = self.cosigned.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((of, cosigned)) = &*kept
+            && *of == note
+        {
+            return Some(cosigned.clone());
+        }
+        // Read from the note itself, so that nothing else is cosigned than what stands above the line.
+        let head = Checkpoint::verify(&note, &self.key).ok()?;
+        let cosigned = Bytes::from(state.witness.cosign(&head, &note, state.clock.now().date));
+        *kept = Some((note, cosigned.clone()));
+        drop(kept);
+        Some(cosigned)
+    }
+
+    /// Following worked: drops answers that are wrong now.
+    fn followed(&self, followed: &Followed, state: &State) {
+        let now = state.clock.now();
+        self.look(now);
+        let any = match &followed.changed {
+            Changed::Serials(serials) if serials.is_empty() => false,
+            Changed::Serials(serials) => {
+                self.generation.fetch_add(1, Ordering::SeqCst);
+                for (issuer, serial) in serials {
+                    state.answerer.cache().forget(self.index, issuer, *serial);
+                }
+                true
+            }
+            Changed::Everything => {
+                self.generation.fetch_add(1, Ordering::SeqCst);
+                state.answerer.cache().forget_log(self.index);
+                true
+            }
+        };
+        if followed.entries > 0 {
+            self.news.send_modify(|news| {
+                news.heads += 1;
+                news.revocations += u64::from(any);
+            });
+        }
+        if self.fault_lock().take().is_some() {
+            let size = followed.head.size;
+            tracing::info!(log = self.name, size, "the log is followed again");
+        }
+    }
+
+    /// Following did not work: tells it, once.
+    fn not_followed(&self, error: &FollowError) {
+        let fault = Fault::of(error);
+        let mut kept = self.fault_lock();
+        if kept.as_ref() == Some(&fault) {
+            return;
+        }
+        // An appliance that restarts is a line; each way in which it cannot be reached is not another one.
+        let told = kept
+            .as_ref()
+            .is_some_and(|kept| kept.kind == fault.kind && fault.transient);
+        let text = fault.text.as_str();
+        match (told, fault.transient) {
+            (true, _) => tracing::debug!(
+                log = self.name,
+                kind = fault.kind,
+                text,
+                "still not followed"
+            ),
+            (false, true) => tracing::warn!(
+                log = self.name,
+                kind = fault.kind,
+                text,
+                "the log is not followed; it is tried again"
+            ),
+            (false, false) => tracing::error!(
+                log = self.name,
+                kind = fault.kind,
+                text,
+                "the log is not believed; what was verified before is answered until it is too old"
+            ),
+        }
+        *kept = Some(fault);
+    }
+}
+
+/// The task that follows a log.
+#[derive(Debug)]
+pub struct Follower {
+    view: View,
+    source: Arc<SharedSource>,
+    log: Arc<FollowedLog>,
+    poll: Duration,
+}
+
+impl Follower {
+    /// Follows into `view`, and tells `log`.
+    pub const fn new(
+        view: View,
+        source: Arc<SharedSource>,
+        log: Arc<FollowedLog>,
+        poll: Duration,
+    ) -> Self {
+        Self {
+            view,
+            source,
+            log,
+            poll,
+        }
+    }
+
+    /// Follows until it is time to stop.
+    pub async fn run(mut self, state: Arc<State>, mut stopping: Stopping) {
+        let mut fresh = self.log.is_fresh(state.clock.now());
+        loop {
+            let source = self.source.get();
+            let followed = tokio::select! {
+                followed = self.view.follow(&source) => followed,
+                // A call that is dropped midway leaves everything as it was.
+                () = stopping.wait() => break,
+            };
+            match followed {
+                Ok(followed) => self.log.followed(&followed, &state),
+                Err(error) => self.log.not_followed(&error),
+            }
+            let now = state.clock.now();
+            if self.log.is_fresh(now) != fresh {
+                fresh = !fresh;
+                tell_fresh(&self.log, fresh, now.date);
+            }
+            tokio::select! {
+                () = sleep(self.poll) => {}
+                () = stopping.wait() => break,
+            }
+        }
+        // It waits for a merge to stop, off the threads that answer.
+        let view = self.view;
+        blocking(move || drop(view)).await;
+    }
+}
+
+/// One line when answers begin or end.
+fn tell_fresh(log: &FollowedLog, fresh: bool, now: UnixMillis) {
+    let as_of = log.reader.as_of().map(|as_of| as_of.to_string());
+    if fresh {
+        tracing::info!(
+            log = log.name,
+            as_of,
+            "the view is fresh: it is answered from"
+        );
+    } else {
+        tracing::error!(log = log.name, as_of, %now, "the view is too old or damaged: the answer is tryLater");
+    }
+}

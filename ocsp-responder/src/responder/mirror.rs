@@ -1,0 +1,560 @@
+//! Keeps one appliance's CA certificates, CRLs and this responder's certificates, each of them verified.
+//!
+//! Owns the directory `files` in a log's state directory and the task that fetches into it: soon after each new head,
+//! and every few seconds. Promises that nothing is served or signed with before it verified against the followed log,
+//! that the last good file stays when a new one does not verify, and that what is kept is verified again at each start,
+//! so that the responder answers while the appliance is down. Spends at most a twentieth of its time on fetching.
+//! Failure story: each file that is missing, wrong or old is told once, counted, and tried again.
+
+mod keep;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+use super::certificate::{self, BadFile, CaCertificate, CrlFacts, ResponderCertificate};
+use super::config::LogConfig;
+use super::files::{Kind, Published};
+use super::issuers::Issuer;
+use super::log::{FollowedLog, News};
+use super::server::Stopping;
+use super::source::SharedSource;
+use super::{RunError, State};
+use crate::UnixMillis;
+use crate::log::IssuerName;
+use crate::log::entry::Slug;
+use crate::view::{IssuerBinding, Source, SourceError};
+use keep::Directory;
+
+/// The longest certificate in octets.
+const CERTIFICATE_BYTES_MAX: usize = 64 * 1024;
+
+/// The longest CRL in octets: a million entries take 49 MB.
+const CRL_BYTES_MAX: usize = 128 * 1024 * 1024;
+
+/// The most partitions of an issuer's CRL.
+const PARTITIONS_MAX: u32 = 4096;
+
+/// The pause between two rounds where nothing is new.
+const IDLE: Duration = Duration::from_secs(5);
+
+/// The pause where there are new heads: an appliance at work has several a second.
+const BUSY: Duration = Duration::from_secs(2);
+
+/// The pause where there are new revocations: their CRL is wanted.
+const URGENT: Duration = Duration::from_millis(500);
+
+/// Rounds after a revocation that are as urgent: its CRL is signed after it.
+const URGENT_ROUNDS: u32 = 10;
+
+/// A round's time is at most this share of all.
+const SHARE: u32 = 20;
+
+/// Runs what waits for the disk where it holds nobody up.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        // A fault of this program: it goes on in the task that asked, as if there had been no thread.
+        Err(stopped) => std::panic::resume_unwind(Box::new(stopped.to_string())),
+    }
+}
+
+/// What is told of a log's files.
+#[derive(Debug, Default)]
+pub struct MirrorStatus {
+    crls: Mutex<BTreeMap<String, CrlFacts>>,
+    problems: Mutex<BTreeMap<String, String>>,
+}
+
+impl MirrorStatus {
+    /// The CRLs that are served, by path.
+    pub fn crls(&self) -> BTreeMap<String, CrlFacts> {
+        self.crls
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// What is wrong, by path.
+    pub fn problems(&self) -> BTreeMap<String, String> {
+        self.problems
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+/// A file of the source as it was looked at last: when it was changed, its length, its number.
+type Stamp = (Option<SystemTime>, u64, u64);
+
+/// What is kept of one issuer.
+#[derive(Debug)]
+struct Kept {
+    ca: Arc<CaCertificate>,
+    certificate: Option<Arc<ResponderCertificate>>,
+}
+
+/// A file that was not taken.
+#[derive(Debug, thiserror::Error)]
+enum NotTaken {
+    /// It cannot be had.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// It does not verify.
+    #[error(transparent)]
+    Bad(#[from] BadFile),
+    /// It was there, or has to be.
+    #[error("it is not published")]
+    Missing,
+    /// Certificate dates.
+    #[error("it is valid from {from} to {to} only")]
+    Dates {
+        /// The first moment.
+        from: UnixMillis,
+        /// The last.
+        to: UnixMillis,
+    },
+}
+
+/// The task that mirrors one appliance's files.
+#[derive(Debug)]
+pub struct Mirror {
+    source: Arc<SharedSource>,
+    log: Arc<FollowedLog>,
+    responder: Slug,
+    directory: Directory,
+    kept: BTreeMap<IssuerName, Kept>,
+    stamps: BTreeMap<String, Stamp>,
+    /// Whether what is answered for changed in this round.
+    changed: bool,
+}
+
+impl Mirror {
+    /// Begins with what is kept, verified anew.
+    ///
+    /// # Errors
+    /// [`RunError::Storage`]: the state directory cannot be read.
+    pub async fn open(
+        config: &LogConfig,
+        source: Arc<SharedSource>,
+        log: Arc<FollowedLog>,
+        state: &State,
+    ) -> Result<Self, RunError> {
+        let path = config.state_dir.join("files");
+        let directory =
+            Directory::open(&path).map_err(|source| RunError::Storage { path, source })?;
+        let mut mirror = Self {
+            source,
+            log,
+            responder: config.responder.clone(),
+            directory,
+            kept: BTreeMap::new(),
+            stamps: BTreeMap::new(),
+            changed: true,
+        };
+        for binding in mirror.log.reader.issuers() {
+            mirror.restore(&binding, state).await;
+        }
+        mirror.tell_issuers(state);
+        Ok(mirror)
+    }
+
+    /// Takes what is kept of an issuer.
+    async fn restore(&mut self, binding: &IssuerBinding, state: &State) {
+        let name = &binding.name;
+        let Some(der) = self.directory.read(&ca_path(name), CERTIFICATE_BYTES_MAX) else {
+            return;
+        };
+        let Ok(ca) = certificate::ca(der, binding) else {
+            // The log names another one by now, or the file was damaged: the source has it.
+            return;
+        };
+        self.adopt_ca(name, ca, state);
+        if let Some(der) = self
+            .directory
+            .read(&certificate_path(name), CERTIFICATE_BYTES_MAX)
+            && let Some(kept) = self.kept.get_mut(name)
+        {
+            match certificate::responder(der, &kept.ca, state.answerer.spki()) {
+                Ok(certificate) => kept.certificate = Some(Arc::new(certificate)),
+                Err(error) => {
+                    let error = crate::chain(&error);
+                    tracing::warn!(log = self.log.name, issuer = %name, error, "the kept responder certificate cannot be used");
+                }
+            }
+        }
+        for path in self.directory.crls(name) {
+            let Some(der) = self.directory.read(&path, CRL_BYTES_MAX) else {
+                continue;
+            };
+            let taken = self.take_crl(name, &path, der, false, state).await;
+            self.tell(&path, taken, state);
+        }
+    }
+
+    /// Mirrors until it is time to stop.
+    pub async fn run(mut self, state: Arc<State>, mut stopping: Stopping) {
+        let mut news = self.log.news();
+        let (mut seen, mut urgent) = (News::default(), URGENT_ROUNDS);
+        loop {
+            let begun = Instant::now();
+            tokio::select! {
+                () = self.round(&state) => {}
+                () = stopping.wait() => return,
+            }
+            let least = begun.elapsed() * SHARE;
+            let now = *news.borrow_and_update();
+            urgent = if now.revocations == seen.revocations {
+                urgent.saturating_sub(1)
+            } else {
+                URGENT_ROUNDS
+            };
+            seen = now;
+            tokio::select! {
+                () = wait(&mut news, begun, urgent > 0, least, seen) => {}
+                () = stopping.wait() => return,
+            }
+        }
+    }
+
+    /// Looks at every file once.
+    async fn round(&mut self, state: &State) {
+        let source = self.source.get();
+        for binding in self.log.reader.issuers() {
+            let path = ca_path(&binding.name);
+            let taken = self.look_at_ca(&source, &binding, state).await;
+            self.tell(&path, taken, state);
+            if !self.kept.contains_key(&binding.name) {
+                continue;
+            }
+            let path = format!("responders/{}/{}.cer", self.responder, binding.name);
+            let taken = self
+                .look_at_certificate(&source, &binding.name, &path, state)
+                .await;
+            self.tell(&path, taken, state);
+            self.look_at_crls(&source, &binding.name, state).await;
+        }
+        self.tell_issuers(state);
+    }
+
+    /// Replaces the issuers that are answered for, if they changed.
+    fn tell_issuers(&mut self, state: &State) {
+        if !std::mem::take(&mut self.changed) {
+            return;
+        }
+        let log_has_some = self.kept.values().any(|kept| kept.certificate.is_some());
+        let issuers = self.kept.iter().map(|(name, kept)| {
+            Arc::new(Issuer {
+                log: Arc::clone(&self.log),
+                name: name.clone(),
+                ca: Arc::clone(&kept.ca),
+                certificate: kept.certificate.clone(),
+                log_has_some,
+            })
+        });
+        state.issuers.set(self.log.index, issuers.collect());
+    }
+
+    /// Fetches the certificate that the log binds an issuer to.
+    async fn look_at_ca(
+        &mut self,
+        source: &Source,
+        binding: &IssuerBinding,
+        state: &State,
+    ) -> Result<(), NotTaken> {
+        let name = &binding.name;
+        let is_kept =
+            |kept: &Kept| crate::log::DetailHash::of(&kept.ca.der).0 == binding.certificate;
+        if self.kept.get(name).is_some_and(is_kept) {
+            return Ok(());
+        }
+        let der = source.get(&ca_path(name), CERTIFICATE_BYTES_MAX).await?;
+        let ca = certificate::ca(der.ok_or(NotTaken::Missing)?, binding)?;
+        self.keep(&ca_path(name), &ca.der);
+        self.adopt_ca(name, ca, state);
+        Ok(())
+    }
+
+    /// Serves a CA certificate and answers for it.
+    fn adopt_ca(&mut self, name: &IssuerName, ca: CaCertificate, state: &State) {
+        let published = Published::new(Kind::Certificate, &ca.der, state.clock.now().date, None);
+        if state.files.set(self.log.index, &ca_path(name), published) {
+            tracing::warn!(log = self.log.name, issuer = %name, "a log before this one has an issuer of this name: its files have the short paths");
+        }
+        let twin = state
+            .issuers
+            .all()
+            .into_iter()
+            .find(|other| other.log.index != self.log.index && other.ca.hashes == ca.hashes);
+        if let Some(twin) = twin {
+            tracing::error!(log = self.log.name, issuer = %name, other = twin.log.name, "another log has the same issuer: only the first log of the configuration is asked for its certificates");
+        }
+        let certificate = self.kept.remove(name).and_then(|kept| kept.certificate);
+        // A certificate by the same key under another Name is none by this issuer.
+        let certificate = certificate.filter(|own| {
+            certificate::responder(own.der.clone(), &ca, state.answerer.spki()).is_ok()
+        });
+        let ca = Arc::new(ca);
+        self.kept.insert(name.clone(), Kept { ca, certificate });
+        self.changed = true;
+    }
+
+    /// Fetches this responder's certificate by an issuer.
+    async fn look_at_certificate(
+        &mut self,
+        source: &Source,
+        name: &IssuerName,
+        path: &str,
+        state: &State,
+    ) -> Result<(), NotTaken> {
+        let der = source.get(path, CERTIFICATE_BYTES_MAX).await?;
+        let Some(kept) = self.kept.get(name) else {
+            return Ok(());
+        };
+        let Some(der) = der else {
+            // Not every issuer makes one; but one that was there was taken back.
+            return kept
+                .certificate
+                .as_ref()
+                .map_or(Ok(()), |_| Err(NotTaken::Missing));
+        };
+        if kept.certificate.as_ref().is_some_and(|own| own.der == der) {
+            return Ok(());
+        }
+        let found = certificate::responder(der, &kept.ca, state.answerer.spki())?;
+        let now = state.clock.now().date;
+        let older = kept
+            .certificate
+            .as_ref()
+            .is_some_and(|own| own.not_after > found.not_after && own.is_valid(now));
+        if !found.is_valid(now) || older {
+            return Err(NotTaken::Dates {
+                from: found.not_before,
+                to: found.not_after,
+            });
+        }
+        tracing::info!(log = self.log.name, issuer = %name, until = %found.not_after, "a responder certificate is used from now on");
+        self.keep(&certificate_path(name), &found.der);
+        if let Some(kept) = self.kept.get_mut(name) {
+            kept.certificate = Some(Arc::new(found));
+        }
+        self.changed = true;
+        Ok(())
+    }
+
+    /// Fetches an issuer's CRL and its partitions.
+    async fn look_at_crls(&mut self, source: &Source, name: &IssuerName, state: &State) {
+        let path = format!("crl/{name}.crl");
+        let taken = self.look_at_crl(source, name, &path, state).await;
+        self.tell(&path, taken.map(|_| ()), state);
+        // Numbered from 0 or from 1, without a gap.
+        for number in 0..PARTITIONS_MAX {
+            let path = format!("crl/{name}/{number}.crl");
+            let taken = self.look_at_crl(source, name, &path, state).await;
+            let is_last = matches!(taken, Ok(false)) && number > 0;
+            self.tell(&path, taken.map(|_| ()), state);
+            if is_last {
+                break;
+            }
+        }
+    }
+
+    /// Fetches one CRL; whether there is one.
+    async fn look_at_crl(
+        &mut self,
+        source: &Source,
+        name: &IssuerName,
+        path: &str,
+        state: &State,
+    ) -> Result<bool, NotTaken> {
+        let stamp = stamp(source, path);
+        if stamp.is_some() && self.stamps.get(path).copied() == stamp {
+            return Ok(true);
+        }
+        let Some(der) = source.get(path, CRL_BYTES_MAX).await? else {
+            return match self.log.mirror.crls().contains_key(path) {
+                true => Err(NotTaken::Missing),
+                false => Ok(false),
+            };
+        };
+        self.take_crl(name, path, der, true, state).await?;
+        // What was not taken is looked at again: it may be the log that lags behind.
+        if let Some(stamp) = stamp {
+            self.stamps.insert(path.to_owned(), stamp);
+        }
+        Ok(true)
+    }
+
+    /// Verifies a CRL and serves it; `new` ones are kept too.
+    async fn take_crl(
+        &self,
+        name: &IssuerName,
+        path: &str,
+        der: Vec<u8>,
+        new: bool,
+        state: &State,
+    ) -> Result<(), NotTaken> {
+        let Some(kept) = self.kept.get(name) else {
+            return Ok(());
+        };
+        let served = state.files.find(&format!("{}/{path}", self.log.name));
+        let (ca, key, head) = (
+            Arc::clone(&kept.ca),
+            self.log.key.clone(),
+            self.log.reader.head(),
+        );
+        let before = self.log.mirror.crls().get(path).map(|facts| facts.number);
+        let directory = self.directory.clone();
+        let at = path.to_owned();
+        // A million entries take a while to read.
+        let taken = blocking(move || {
+            let facts = certificate::crl(&der, &ca, before, &key, head.as_ref())?;
+            let kept = if new {
+                directory.write(&at, &der)
+            } else {
+                Ok(())
+            };
+            let file = kept.as_ref().ok().and_then(|()| directory.file(&at));
+            let published = Published::new(Kind::Crl, &der, facts.this_update, file);
+            Ok::<_, BadFile>((facts, published, kept))
+        });
+        let (facts, published, kept) = taken.await?;
+        if let Err(error) = kept {
+            self.not_kept(path, &error);
+        }
+        if served.is_some_and(|served| served.etag == published.etag) {
+            return Ok(());
+        }
+        tracing::info!(log = self.log.name, path, number = facts.number, entries = facts.entries, until = %facts.next_update, "a CRL is served");
+        state.files.set(self.log.index, path, published);
+        let mut crls = self
+            .log
+            .mirror
+            .crls
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        crls.insert(path.to_owned(), facts);
+        Ok(())
+    }
+
+    /// Keeps a file for the next start.
+    fn keep(&self, path: &str, octets: &[u8]) {
+        if let Err(error) = self.directory.write(path, octets) {
+            self.not_kept(path, &error);
+        }
+    }
+
+    /// It is used, but a restart will have to fetch it.
+    fn not_kept(&self, path: &str, error: &std::io::Error) {
+        tracing::error!(log = self.log.name, path, %error, "a file cannot be kept: a restart without the appliance will lack it");
+    }
+
+    /// Tells what became of a file, once.
+    fn tell(&self, path: &str, taken: Result<(), NotTaken>, state: &State) {
+        let mut problems = self
+            .log
+            .mirror
+            .problems
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let log = &self.log.name;
+        match taken {
+            Ok(()) => {
+                if problems.remove(path).is_some() {
+                    tracing::info!(log, path, "the file is right again");
+                }
+            }
+            Err(error) => {
+                state.metrics.mirror_failed();
+                let text = crate::chain(&error);
+                let transient = matches!(error, NotTaken::Source(_));
+                let known = problems.get(path);
+                if known.is_some_and(|known| *known == text || transient) {
+                    return;
+                }
+                if known.is_some() && matches!(error, NotTaken::Missing) {
+                    return;
+                }
+                if transient {
+                    tracing::warn!(
+                        log,
+                        path,
+                        text,
+                        "a file cannot be fetched; it is tried again"
+                    );
+                } else {
+                    tracing::error!(
+                        log,
+                        path,
+                        text,
+                        "a file is not taken; the last good one stays"
+                    );
+                }
+                problems.insert(path.to_owned(), text);
+            }
+        }
+    }
+}
+
+/// Waits for the next round.
+async fn wait(
+    news: &mut watch::Receiver<News>,
+    begun: Instant,
+    urgent: bool,
+    least: Duration,
+    seen: News,
+) {
+    let at = |pause: Duration| sleep_until(begun + pause.max(least));
+    if urgent {
+        return at(URGENT).await;
+    }
+    let idle = at(IDLE);
+    tokio::pin!(idle);
+    loop {
+        tokio::select! {
+            () = &mut idle => return,
+            changed = news.changed() => {
+                let now = *news.borrow_and_update();
+                let pause = if now.revocations == seen.revocations { BUSY } else { URGENT };
+                if changed.is_err() {
+                    return idle.await;
+                }
+                if pause == URGENT {
+                    return at(URGENT).await;
+                }
+                let sooner = idle.deadline().min(begun + BUSY.max(least));
+                idle.as_mut().reset(sooner);
+            }
+        }
+    }
+}
+
+/// What tells a file of a directory from another one in its place; over the network nothing does.
+fn stamp(source: &Source, path: &str) -> Option<Stamp> {
+    use std::os::unix::fs::MetadataExt as _;
+    let Source::Directory(directory) = source else {
+        return None;
+    };
+    let metadata = std::fs::metadata(directory.join(path)).ok()?;
+    Some((metadata.modified().ok(), metadata.len(), metadata.ino()))
+}
+
+/// Where a CA certificate is, at the source and in the directory.
+fn ca_path(name: &IssuerName) -> String {
+    format!("ca/{name}.cer")
+}
+
+/// Where this responder's certificate by an issuer is kept.
+fn certificate_path(name: &IssuerName) -> String {
+    format!("responder/{name}.cer")
+}
+
+/// The last part of a path without `.crl`, if it is one.
+fn crl_stem(path: &Path) -> Option<&str> {
+    let name = path.file_name()?.to_str()?;
+    name.strip_suffix(".crl")
+}
