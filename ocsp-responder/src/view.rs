@@ -512,4 +512,4 @@ fn commit(
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -273,3 +273,6 @@ impl Cache {
         size
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,7 +17,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use hyper::body::{Bytes, Incoming};
+use hyper::body::{Body as _, Bytes, Incoming};
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::time::timeout;
@@ -140,13 +140,13 @@ fn route(state: &State, head: &hyper::http::request::Parts) -> Response<Body> {
 
 /// Answers an OCSP request in a body.
 async fn post(state: &State, body: Incoming) -> Response<Body> {
+    if body.size_hint().lower() > REQUEST_BYTES_MAX as u64 {
+        return too_long(state);
+    }
     let body = Limited::new(body, REQUEST_BYTES_MAX).collect();
     let der = match timeout(BODY_DEADLINE, body).await {
         Ok(Ok(body)) => body.to_bytes(),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            state.metrics.count(Outcome::Malformed);
-            return once(Bytes::from_static(ErrorStatus::MalformedRequest.der()));
-        }
+        Ok(Err(error)) if error.is::<LengthLimitError>() => return too_long(state),
         // Whoever still listens gets a word; the connection is at its end.
         Ok(Err(_)) => return sentence(StatusCode::BAD_REQUEST, "the request broke off\n"),
         Err(_) => {
@@ -163,6 +163,12 @@ async fn post(state: &State, body: Incoming) -> Response<Body> {
         reply(state, state.answerer.post(state, &der), None)
     }));
     answered.unwrap_or_else(|_| panicked(state))
+}
+
+/// The answer to a body that no OCSP request has.
+fn too_long(state: &State) -> Response<Body> {
+    state.metrics.count(Outcome::Malformed);
+    once(Bytes::from_static(ErrorStatus::MalformedRequest.der()))
 }
 
 /// An OCSP answer; `asked` are the headers of a GET request, which may be conditional.

@@ -311,7 +311,8 @@ mod tests {
         let signature = key.sign(b"tbs").unwrap();
         let verified = public.verify(SignatureAlgorithm::EcdsaSha256, b"tbs", &signature);
         assert_eq!(verified, Ok(()));
-        let (label, der) = der::pem::decode_vec(key.spki_pem().as_bytes()).unwrap();
+        let pem = key.spki_pem();
+        let (label, der) = der::pem::decode_vec(pem.as_bytes()).unwrap();
         assert_eq!((label, der.as_slice()), ("PUBLIC KEY", key.spki()));
     }
 

@@ -5,7 +5,7 @@
 //! change of state is told once, in one line. Never answers. Failure story: whatever following says, the view's own
 //! rules hold (see [`crate::view`]); here it becomes a log line, a metric, and, with time, `tryLater`.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -98,6 +98,7 @@ pub struct FollowedLog {
     /// Until when there are answers, by the steady clock.
     until_steady: AtomicU64,
     generation: AtomicU64,
+    knows_issuers: AtomicBool,
     fault: Mutex<Option<Fault>>,
     /// The note of a head, and the same with our line.
     cosigned: Mutex<Option<(String, Bytes)>>,
@@ -119,6 +120,7 @@ impl FollowedLog {
             until_date: AtomicU64::new(0),
             until_steady: AtomicU64::new(0),
             generation: AtomicU64::new(0),
+            knows_issuers: AtomicBool::new(false),
             fault: Mutex::default(),
             cosigned: Mutex::default(),
             news: watch::Sender::default(),
@@ -169,6 +171,21 @@ impl FollowedLog {
         self.generation.load(Ordering::SeqCst)
     }
 
+    /// Counts a change that made answers wrong; before they are dropped, so that none is kept in between.
+    pub fn changed(&self) {
+        self.generation.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Whether the certificate of each issuer that the log names is at hand.
+    pub fn knows_issuers(&self) -> bool {
+        self.knows_issuers.load(Ordering::Relaxed)
+    }
+
+    /// Says whether it is.
+    pub fn set_knows_issuers(&self, knows: bool) {
+        self.knows_issuers.store(knows, Ordering::Relaxed);
+    }
+
     /// What is wrong with following it.
     pub fn fault(&self) -> Option<Fault> {
         self.fault_lock().clone()
@@ -208,14 +225,14 @@ impl FollowedLog {
         let any = match &followed.changed {
             Changed::Serials(serials) if serials.is_empty() => false,
             Changed::Serials(serials) => {
-                self.generation.fetch_add(1, Ordering::SeqCst);
+                self.changed();
                 for (issuer, serial) in serials {
                     state.answerer.cache().forget(self.index, issuer, *serial);
                 }
                 true
             }
             Changed::Everything => {
-                self.generation.fetch_add(1, Ordering::SeqCst);
+                self.changed();
                 state.answerer.cache().forget_log(self.index);
                 true
             }

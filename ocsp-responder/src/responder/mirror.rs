@@ -7,16 +7,17 @@
 //! Failure story: each file that is missing, wrong or old is told once, counted, and tried again.
 
 mod keep;
+mod status;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use super::certificate::{self, BadFile, CaCertificate, CrlFacts, ResponderCertificate};
+use super::certificate::{self, BadFile, CaCertificate, ResponderCertificate};
 use super::config::LogConfig;
 use super::files::{Kind, Published};
 use super::issuers::Issuer;
@@ -24,11 +25,12 @@ use super::log::{FollowedLog, News};
 use super::server::Stopping;
 use super::source::SharedSource;
 use super::{RunError, State};
-use crate::UnixMillis;
 use crate::log::IssuerName;
 use crate::log::entry::Slug;
-use crate::view::{IssuerBinding, Source, SourceError};
+use crate::view::{IssuerBinding, Source};
 use keep::Directory;
+pub use status::MirrorStatus;
+use status::NotTaken;
 
 /// The longest certificate in octets.
 const CERTIFICATE_BYTES_MAX: usize = 64 * 1024;
@@ -63,31 +65,6 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
     }
 }
 
-/// What is told of a log's files.
-#[derive(Debug, Default)]
-pub struct MirrorStatus {
-    crls: Mutex<BTreeMap<String, CrlFacts>>,
-    problems: Mutex<BTreeMap<String, String>>,
-}
-
-impl MirrorStatus {
-    /// The CRLs that are served, by path.
-    pub fn crls(&self) -> BTreeMap<String, CrlFacts> {
-        self.crls
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-
-    /// What is wrong, by path.
-    pub fn problems(&self) -> BTreeMap<String, String> {
-        self.problems
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-}
-
 /// A file of the source as it was looked at last: when it was changed, its length, its number.
 type Stamp = (Option<SystemTime>, u64, u64);
 
@@ -96,28 +73,6 @@ type Stamp = (Option<SystemTime>, u64, u64);
 struct Kept {
     ca: Arc<CaCertificate>,
     certificate: Option<Arc<ResponderCertificate>>,
-}
-
-/// A file that was not taken.
-#[derive(Debug, thiserror::Error)]
-enum NotTaken {
-    /// It cannot be had.
-    #[error(transparent)]
-    Source(#[from] SourceError),
-    /// It does not verify.
-    #[error(transparent)]
-    Bad(#[from] BadFile),
-    /// It was there, or has to be.
-    #[error("it is not published")]
-    Missing,
-    /// Certificate dates.
-    #[error("it is valid from {from} to {to} only")]
-    Dates {
-        /// The first moment.
-        from: UnixMillis,
-        /// The last.
-        to: UnixMillis,
-    },
 }
 
 /// The task that mirrors one appliance's files.
@@ -221,31 +176,60 @@ impl Mirror {
         }
     }
 
-    /// Looks at every file once.
+    /// Looks at every file once, as long as the source answers.
     async fn round(&mut self, state: &State) {
         let source = self.source.get();
         for binding in self.log.reader.issuers() {
-            let path = ca_path(&binding.name);
-            let taken = self.look_at_ca(&source, &binding, state).await;
-            self.tell(&path, taken, state);
-            if !self.kept.contains_key(&binding.name) {
-                continue;
+            if !self.look_at_issuer(&source, &binding, state).await {
+                break;
             }
-            let path = format!("responders/{}/{}.cer", self.responder, binding.name);
-            let taken = self
-                .look_at_certificate(&source, &binding.name, &path, state)
-                .await;
-            self.tell(&path, taken, state);
-            self.look_at_crls(&source, &binding.name, state).await;
         }
         self.tell_issuers(state);
     }
 
+    /// Looks at the files of one issuer; whether the source answered.
+    async fn look_at_issuer(
+        &mut self,
+        source: &Source,
+        binding: &IssuerBinding,
+        state: &State,
+    ) -> bool {
+        let name = &binding.name;
+        let taken = self.look_at_ca(source, binding, state).await;
+        if !self.tell(&ca_path(name), taken, state) {
+            return false;
+        }
+        if !self.kept.contains_key(name) {
+            return true;
+        }
+        let path = format!("responders/{}/{name}.cer", self.responder);
+        let taken = self.look_at_certificate(source, name, &path, state).await;
+        self.tell(&path, taken, state) && self.look_at_crls(source, name, state).await
+    }
+
+    /// Tells what became of a file; whether the source answered.
+    fn tell(&self, path: &str, taken: Result<(), NotTaken>, state: &State) -> bool {
+        let answered = !taken.as_ref().is_err_and(NotTaken::is_the_source);
+        self.log
+            .mirror
+            .tell(&self.log.name, path, taken, &state.metrics);
+        answered
+    }
+
     /// Replaces the issuers that are answered for, if they changed.
     fn tell_issuers(&mut self, state: &State) {
-        if !std::mem::take(&mut self.changed) {
-            return;
+        if std::mem::take(&mut self.changed) {
+            self.set_issuers(state);
         }
+        let bound = self.log.reader.issuers();
+        let knows = bound
+            .iter()
+            .all(|binding| self.kept.contains_key(&binding.name));
+        self.log.set_knows_issuers(!bound.is_empty() && knows);
+    }
+
+    /// Replaces the issuers that are answered for.
+    fn set_issuers(&self, state: &State) {
         let log_has_some = self.kept.values().any(|kept| kept.certificate.is_some());
         let issuers = self.kept.iter().map(|(name, kept)| {
             Arc::new(Issuer {
@@ -346,21 +330,26 @@ impl Mirror {
         Ok(())
     }
 
-    /// Fetches an issuer's CRL and its partitions.
-    async fn look_at_crls(&mut self, source: &Source, name: &IssuerName, state: &State) {
+    /// Fetches an issuer's CRL and its partitions; whether the source answered.
+    async fn look_at_crls(&mut self, source: &Source, name: &IssuerName, state: &State) -> bool {
         let path = format!("crl/{name}.crl");
         let taken = self.look_at_crl(source, name, &path, state).await;
-        self.tell(&path, taken.map(|_| ()), state);
+        if !self.tell(&path, taken.map(|_| ()), state) {
+            return false;
+        }
         // Numbered from 0 or from 1, without a gap.
         for number in 0..PARTITIONS_MAX {
             let path = format!("crl/{name}/{number}.crl");
             let taken = self.look_at_crl(source, name, &path, state).await;
             let is_last = matches!(taken, Ok(false)) && number > 0;
-            self.tell(&path, taken.map(|_| ()), state);
+            if !self.tell(&path, taken.map(|_| ()), state) {
+                return false;
+            }
             if is_last {
                 break;
             }
         }
+        true
     }
 
     /// Fetches one CRL; whether there is one.
@@ -431,13 +420,7 @@ impl Mirror {
         }
         tracing::info!(log = self.log.name, path, number = facts.number, entries = facts.entries, until = %facts.next_update, "a CRL is served");
         state.files.set(self.log.index, path, published);
-        let mut crls = self
-            .log
-            .mirror
-            .crls
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        crls.insert(path.to_owned(), facts);
+        self.log.mirror.serves(path, facts);
         Ok(())
     }
 
@@ -451,52 +434,6 @@ impl Mirror {
     /// It is used, but a restart will have to fetch it.
     fn not_kept(&self, path: &str, error: &std::io::Error) {
         tracing::error!(log = self.log.name, path, %error, "a file cannot be kept: a restart without the appliance will lack it");
-    }
-
-    /// Tells what became of a file, once.
-    fn tell(&self, path: &str, taken: Result<(), NotTaken>, state: &State) {
-        let mut problems = self
-            .log
-            .mirror
-            .problems
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let log = &self.log.name;
-        match taken {
-            Ok(()) => {
-                if problems.remove(path).is_some() {
-                    tracing::info!(log, path, "the file is right again");
-                }
-            }
-            Err(error) => {
-                state.metrics.mirror_failed();
-                let text = crate::chain(&error);
-                let transient = matches!(error, NotTaken::Source(_));
-                let known = problems.get(path);
-                if known.is_some_and(|known| *known == text || transient) {
-                    return;
-                }
-                if known.is_some() && matches!(error, NotTaken::Missing) {
-                    return;
-                }
-                if transient {
-                    tracing::warn!(
-                        log,
-                        path,
-                        text,
-                        "a file cannot be fetched; it is tried again"
-                    );
-                } else {
-                    tracing::error!(
-                        log,
-                        path,
-                        text,
-                        "a file is not taken; the last good one stays"
-                    );
-                }
-                problems.insert(path.to_owned(), text);
-            }
-        }
     }
 }
 

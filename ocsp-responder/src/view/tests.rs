@@ -9,7 +9,7 @@ mod scale;
 #[path = "../../examples/made-log/ca.rs"]
 mod ca;
 #[path = "../../examples/made-log/log.rs"]
-pub(in crate::view) mod made;
+pub(crate) mod made;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -1,1 +1,235 @@
-//! Tests.
+//! Time: views that grow old, certificates that end, clocks that jump. The responder runs within the test here, so that
+//! the test moves its clock.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use certstatus::ocsp::{
+    BasicResponse, ErrorStatus, HashAlgorithm, IssuerHashes, ParsedResponse, read_response, request,
+};
+use certstatus::responder::{Clock, Config, Responder};
+use certstatus::{CertStatus, UnixMillis};
+use der::Decode as _;
+use x509_cert::Certificate;
+
+use super::site::{EC, Site, get, now, send, serial, until};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// A responder within the test.
+struct Inside {
+    runtime: tokio::runtime::Runtime,
+    clock: Clock,
+    address: SocketAddr,
+    ops: SocketAddr,
+}
+
+impl Inside {
+    fn start(config: &Path, at: u64) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .worker_threads(2)
+            .build()
+            .unwrap();
+        let clock = Clock::fixed(UnixMillis(at));
+        let config = Config::load(config).unwrap();
+        let responder = runtime
+            .block_on(Responder::open(config, clock.clone()))
+            .unwrap();
+        let (address, ops) = (responder.addresses()[0], responder.ops_address().unwrap());
+        runtime.spawn(responder.run(std::future::pending()));
+        Self {
+            runtime,
+            clock,
+            address,
+            ops,
+        }
+    }
+
+    /// Asks for a serial.
+    fn ask(&self, site: &Site, n: u64) -> Vec<u8> {
+        let der = std::fs::read(site.public().join("ca/device-1.cer")).unwrap();
+        let id = IssuerHashes::of_certificate(&der)
+            .unwrap()
+            .cert_id(HashAlgorithm::Sha1, serial(n).as_bytes());
+        send(self.address, "POST", "/ocsp", "", &request(&[&id], None)).body
+    }
+
+    fn is_ready(&self) -> bool {
+        get(self.ops, "/readyz").status == 200
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        std::mem::replace(&mut self.runtime, runtime).shutdown_background();
+    }
+}
+
+/// A site at this time with one good certificate, its responder approved.
+fn site(time: u64, log: &str) -> (Site, Inside) {
+    let mut site = Site::at("log.example/clock", &[("device-1", EC)], time);
+    site.issue("device-1", 1);
+    site.publish();
+    let config = site.config("", "", log);
+    site.approve(&config, "device-1");
+    let inside = Inside::start(&config, time + 1000);
+    until("ready", || inside.is_ready());
+    (site, inside)
+}
+
+/// The signed answer in these octets.
+#[track_caller]
+fn basic(octets: &[u8]) -> BasicResponse<'_> {
+    match read_response(octets) {
+        Ok(ParsedResponse::Basic(basic)) => basic,
+        other => panic!("not a signed answer: {other:?}"),
+    }
+}
+
+#[test]
+fn an_old_view_says_so_and_recovers() {
+    let time = now() / 1000 * 1000;
+    let (mut site, inside) = site(time, "max_age = \"5m\"");
+    let answer = inside.ask(&site, 1);
+    let single = basic(&answer).singles[0];
+    assert_eq!(single.status, CertStatus::Good);
+    assert_eq!(
+        single.this_update,
+        UnixMillis(time),
+        "the newest entry's time, to the second"
+    );
+    assert_eq!(single.next_update, Some(UnixMillis(time + 600_000)));
+    inside.clock.pass(4 * MINUTE);
+    assert_eq!(inside.ask(&site, 1), answer, "kept, since nothing is newer");
+    inside.clock.pass(MINUTE);
+    assert_eq!(
+        inside.ask(&site, 1),
+        ErrorStatus::TryLater.der(),
+        "a kept answer too is given no more"
+    );
+    assert_eq!(inside.ask(&site, 9), ErrorStatus::TryLater.der());
+    assert!(!inside.is_ready());
+    site.tick(time + 300_000);
+    until("fresh", || {
+        inside.ask(&site, 1) != ErrorStatus::TryLater.der()
+    });
+    let newer = inside.ask(&site, 1);
+    assert_eq!(
+        basic(&newer).singles[0].this_update,
+        UnixMillis(time + 300_000)
+    );
+    assert!(inside.is_ready());
+}
+
+#[test]
+fn a_kept_answer_is_made_anew_at_half_its_life() {
+    let time = now() / 1000 * 1000;
+    let (mut site, inside) = site(time, "");
+    let answer = inside.ask(&site, 1);
+    inside.clock.pass(4 * MINUTE);
+    site.tick(time + 240_000);
+    let newest = format!(
+        "hallmark_ocsp_log_newest_seconds{{log=\"a\"}} {}",
+        time / 1000 + 240
+    );
+    until("followed", || {
+        String::from_utf8(get(inside.ops, "/metrics").body)
+            .unwrap()
+            .contains(&newest)
+    });
+    assert_eq!(inside.ask(&site, 1), answer, "younger than half its life");
+    inside.clock.pass(MINUTE + Duration::from_secs(1));
+    until("newer", || inside.ask(&site, 1) != answer);
+    assert_eq!(
+        basic(&inside.ask(&site, 1)).singles[0].this_update,
+        UnixMillis(time + 240_000)
+    );
+}
+
+#[test]
+fn a_date_that_is_set_back_makes_no_view_young() {
+    // Within the responder certificate's days before and after the jump.
+    let time = now() + 86_400_000;
+    let (site, inside) = site(time, "max_age = \"5m\"");
+    inside.clock.pass(4 * MINUTE);
+    inside.clock.jump(UnixMillis(time - 3_600_000));
+    let answer = inside.ask(&site, 1);
+    let single = basic(&answer).singles[0];
+    assert_eq!(single.status, CertStatus::Good);
+    assert!(basic(&answer).produced_at >= single.this_update);
+    inside.clock.pass(2 * MINUTE);
+    assert_eq!(
+        inside.ask(&site, 1),
+        ErrorStatus::TryLater.der(),
+        "by the steady clock it is 6 minutes old"
+    );
+}
+
+#[test]
+fn a_date_that_jumps_ahead_ends_the_answers() {
+    let time = now();
+    let (site, inside) = site(time, "");
+    assert_eq!(
+        basic(&inside.ask(&site, 1)).singles[0].status,
+        CertStatus::Good
+    );
+    inside.clock.jump(UnixMillis(time + 3_600_000));
+    assert_eq!(inside.ask(&site, 1), ErrorStatus::TryLater.der());
+    inside.clock.jump(UnixMillis(time + 2000));
+    assert_eq!(
+        basic(&inside.ask(&site, 1)).singles[0].status,
+        CertStatus::Good
+    );
+}
+
+#[test]
+fn no_answer_outlives_the_responder_certificate() {
+    let time = now();
+    let (mut site, inside) = site(time, "");
+    let three_days = 3 * 86_400_000;
+    let late = time + three_days - 300_000;
+    inside
+        .clock
+        .pass(Duration::from_millis(three_days - 300_000));
+    site.tick(late);
+    until("fresh", || inside.is_ready());
+    let answer = inside.ask(&site, 1);
+    let basic = basic(&answer);
+    let next = basic.singles[0].next_update.unwrap();
+    assert_eq!(
+        next.seconds(),
+        not_after(basic.certificates[0]),
+        "the certificate's end, before ten minutes have passed"
+    );
+    assert!(next.0 < late + 400_000);
+    inside.clock.pass(Duration::from_secs(360));
+    site.tick(late + 360_000);
+    until("fresh by the log", || {
+        String::from_utf8(get(inside.ops, "/status").body)
+            .unwrap()
+            .contains("\"fresh\":true")
+    });
+    assert_eq!(
+        inside.ask(&site, 1),
+        ErrorStatus::TryLater.der(),
+        "no valid certificate"
+    );
+    assert!(!inside.is_ready());
+    let told = String::from_utf8(get(inside.ops, "/readyz").body).unwrap();
+    assert!(
+        told.contains("the responder certificate by device-1 ended"),
+        "{told}"
+    );
+}
+
+/// The end of a certificate in seconds since 1970.
+fn not_after(der: &[u8]) -> u64 {
+    let certificate = Certificate::from_der(der).unwrap();
+    let validity = certificate.tbs_certificate().validity();
+    validity.not_after.to_unix_duration().as_secs()
+}

@@ -1,1 +1,251 @@
-//! Tests.
+//! Lies and faults: what does not verify is not answered from, what did goes on, and somebody is told.
+
+use certstatus::log::checkpoint::Checkpoint;
+
+use super::made::MadeLog;
+use super::site::{EC, RSA, Running, Site, get, serial, until};
+
+/// A site with one good certificate, and its configuration.
+fn site(log: &str) -> (Site, std::path::PathBuf) {
+    let mut site = Site::new("log.example/faults", &[("device-1", EC), ("device-2", RSA)]);
+    site.issue("device-1", 1);
+    site.publish();
+    let config = site.config("", "", log);
+    (site, config)
+}
+
+/// What OpenSSL says of the certificate.
+fn ask(site: &Site, running: &Running) -> String {
+    site.ask(
+        &running.url(),
+        "device-1",
+        &serial(1).to_string(),
+        "-no_nonce",
+    )
+}
+
+#[test]
+fn a_fork_is_loud_and_ends_in_try_later() {
+    let (mut site, config) = site("max_age = \"8s\"");
+    site.approve(&config, "device-1");
+    let now = super::site::now();
+    site.tick(now);
+    let mut running = Running::start(&config);
+    running.ready();
+    assert!(ask(&site, &running).contains(": good"));
+    // The same key signs another history of the same length.
+    let honest = site.log.head();
+    let lie = Checkpoint {
+        root: [9; 32],
+        ..honest
+    };
+    site.log
+        .write_checkpoint(&site.log.sign(&lie).unwrap())
+        .unwrap();
+    running.wait_for("ERROR");
+    until("the flag", || {
+        running.metric("hallmark_ocsp_log_fault{log=\"a\",kind=\"fork\"}") == Some(1.0)
+    });
+    assert_eq!(get(running.ops, "/readyz").status, 503);
+    assert!(
+        ask(&site, &running).contains(": good"),
+        "what was verified goes on"
+    );
+    until("tryLater", || ask(&site, &running).contains("trylater"));
+    assert!(running.told().contains("forked"), "{}", running.told());
+    // Back to the honest history: an operator has to say so.
+    site.publish();
+    site.tick(super::site::now());
+    std::thread::park_timeout(std::time::Duration::from_millis(300));
+    assert!(ask(&site, &running).contains("trylater"));
+    std::fs::remove_file(site.path().join("state/fork")).unwrap();
+    until("believed again", || ask(&site, &running).contains(": good"));
+    assert_eq!(
+        running.metric("hallmark_ocsp_log_fault{log=\"a\",kind=\"fork\"}"),
+        Some(0.0)
+    );
+}
+
+#[test]
+fn a_restart_without_the_appliance_answers_from_what_was_kept() {
+    let (site, config) = site("");
+    site.approve(&config, "device-1");
+    let crl = site.crl("device-1", 4, &[2]);
+    site.put("crl/device-1.crl", &crl);
+    let running = Running::start(&config);
+    running.ready();
+    until("the CRL", || {
+        get(running.address, "/crl/device-1.crl").body == crl
+    });
+    assert!(running.stop().success());
+    std::fs::rename(site.public(), site.path().join("away")).unwrap();
+    let mut running = Running::start(&config);
+    assert!(
+        ask(&site, &running).contains(": good"),
+        "{}",
+        ask(&site, &running)
+    );
+    assert_eq!(get(running.address, "/crl/device-1.crl").body, crl);
+    assert_eq!(get(running.address, "/ca/device-1.cer").status, 200);
+    assert!(get(running.address, "/checkpoint/log.example/faults").status == 200);
+    running.wait_for("the log is not followed");
+    running.ready();
+    std::fs::rename(site.path().join("away"), site.public()).unwrap();
+    running.wait_for("the log is followed again");
+}
+
+#[test]
+fn a_ca_certificate_that_is_not_the_logs_is_not_used() {
+    let (site, config) = site("");
+    site.approve(&config, "device-1");
+    let right = std::fs::read(site.public().join("ca/device-1.cer")).unwrap();
+    let other = std::fs::read(site.public().join("ca/device-2.cer")).unwrap();
+    site.put("ca/device-1.cer", &other);
+    let mut running = Running::start(&config);
+    running.wait_for("it is not the certificate that the log binds this issuer to");
+    assert_eq!(get(running.address, "/ca/device-1.cer").status, 404);
+    assert!(
+        ask(&site, &running).contains("trylater"),
+        "{}",
+        ask(&site, &running)
+    );
+    site.put("ca/device-1.cer", &right);
+    running.ready();
+    assert!(ask(&site, &running).contains(": good"));
+    assert_eq!(get(running.address, "/ca/device-1.cer").body, right);
+}
+
+#[test]
+fn a_responder_certificate_that_is_not_right_is_not_used() {
+    let (site, config) = site("");
+    let key = site.responder_key(&config);
+    site.openssl(&format!("genpkey {EC} -out other.key"));
+    let other = site.openssl("pkey -in other.key -pubout");
+    let right = "extendedKeyUsage=OCSPSigning\nnoCheck=ignored\n";
+    let mut running = Running::start(&config);
+    assert!(
+        ask(&site, &running).contains("trylater"),
+        "nothing to sign with yet"
+    );
+    let certify =
+        |by: &str, key: &[u8], extensions: &str| site.certify(by, key, extensions, "device-1");
+    certify("device-1", &other, right);
+    running.wait_for("it is for another key");
+    certify("device-1", &key, "noCheck=ignored\n");
+    running.wait_for("it has no extended key usage id-kp-OCSPSigning");
+    certify("device-1", &key, "extendedKeyUsage=OCSPSigning\n");
+    running.wait_for("it has no extension id-pkix-ocsp-nocheck");
+    certify(
+        "device-1",
+        &key,
+        &format!("{right}basicConstraints=CA:TRUE\n"),
+    );
+    running.wait_for("it is a CA certificate");
+    certify("device-2", &key, right);
+    running.wait_for("it is not signed by this issuer's key");
+    assert!(ask(&site, &running).contains("trylater"));
+    assert!(
+        running
+            .metric("hallmark_ocsp_mirror_failures_total")
+            .unwrap()
+            >= 5.0
+    );
+    certify("device-1", &key, right);
+    running.ready();
+    assert!(ask(&site, &running).contains(": good"));
+    // Taken back: what is there goes on until its end, and it is told.
+    std::fs::remove_file(site.public().join("responders/ocsp-1/device-1.cer")).unwrap();
+    running.wait_for("it is not published");
+    assert!(ask(&site, &running).contains(": good"));
+}
+
+#[test]
+fn a_bad_crl_leaves_the_last_good_one() {
+    let (mut site, config) = site("");
+    let good = site.crl("device-1", 5, &[2]);
+    let path = "crl/device-1.crl";
+    site.put(path, &good);
+    let mut running = Running::start(&config);
+    let served = || get(running.address, "/crl/device-1.crl").body;
+    until("the CRL", || served() == good);
+    let seed = [3; 32];
+    let strange = tempfile::tempdir().unwrap();
+    let strange = MadeLog::new(
+        strange.path(),
+        "log.example/faults",
+        seed,
+        super::site::now(),
+    )
+    .unwrap();
+    let forged = strange.sign(&site.log.head()).unwrap();
+    let lie = Checkpoint {
+        root: [9; 32],
+        ..site.log.head()
+    };
+    let mut tampered = good.clone();
+    let at = tampered.len() / 2;
+    tampered[at] ^= 1;
+    let bad = [
+        (
+            site.crl("device-2", 6, &[]),
+            "it is not signed by this issuer's key",
+        ),
+        (tampered, "it is not signed by this issuer's key"),
+        (good[..good.len() - 1].to_vec(), "not a signed object"),
+        (
+            site.crl("device-1", 4, &[]),
+            "its number is 4, and 5 was there before",
+        ),
+        (
+            site.crl_with("device-1", 6, &[], &forged),
+            "its log anchor does not verify",
+        ),
+        (
+            site.crl_with("device-1", 6, &[], &site.log.sign(&lie).unwrap()),
+            "contradicts the verified log",
+        ),
+    ];
+    let address = running.address;
+    for (crl, told) in bad {
+        site.put(path, &crl);
+        running.wait_for(told);
+        assert_eq!(get(address, "/crl/device-1.crl").body, good, "{told}");
+    }
+    assert!(running.metric("hallmark_ocsp_mirror_problems").unwrap() >= 1.0);
+    site.issue("device-1", 9);
+    site.publish();
+    let newer = site.crl("device-1", 6, &[2, 9]);
+    site.put(path, &newer);
+    running.wait_for("the file is right again");
+    assert_eq!(get(address, "/crl/device-1.crl").body, newer);
+}
+
+#[test]
+fn kept_files_that_were_changed_are_not_believed() {
+    let (site, config) = site("");
+    site.approve(&config, "device-1");
+    site.put("crl/device-1.crl", &site.crl("device-1", 5, &[2]));
+    let running = Running::start(&config);
+    running.ready();
+    until("the CRL", || {
+        get(running.address, "/crl/device-1.crl").status == 200
+    });
+    assert!(running.stop().success());
+    std::fs::rename(site.public(), site.path().join("away")).unwrap();
+    let kept = site.path().join("state/files");
+    for name in ["responder/device-1.cer", "crl/device-1.crl"] {
+        let mut octets = std::fs::read(kept.join(name)).unwrap();
+        *octets.last_mut().unwrap() ^= 1;
+        std::fs::write(kept.join(name), octets).unwrap();
+    }
+    let running = Running::start(&config);
+    assert!(
+        ask(&site, &running).contains("trylater"),
+        "{}",
+        ask(&site, &running)
+    );
+    assert_eq!(get(running.address, "/crl/device-1.crl").status, 404);
+    std::fs::rename(site.path().join("away"), site.public()).unwrap();
+    running.ready();
+    assert!(ask(&site, &running).contains(": good"));
+}

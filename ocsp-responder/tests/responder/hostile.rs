@@ -1,1 +1,192 @@
-//! Tests.
+//! Hostile input and hostile clients: always an OCSP error or a closed connection, and everybody else is answered.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use certstatus::ocsp::{
+    CERT_IDS_MAX, ErrorStatus, HashAlgorithm, IssuerHashes, ParsedResponse, REQUEST_BYTES_MAX,
+    read_response, request,
+};
+
+use super::site::{Answer, EC, Running, Site, exchange, get, send, serial, until};
+
+/// A site with a certificate, and its responder; and a request for the certificate.
+fn running(listen: &str) -> (Site, Running, Vec<u8>) {
+    let mut site = Site::new("log.example/hostile", &[("device-1", EC)]);
+    site.issue("device-1", 1);
+    site.publish();
+    let config = site.config(listen, "", "");
+    site.approve(&config, "device-1");
+    let running = Running::start(&config);
+    running.ready();
+    let der = std::fs::read(site.public().join("ca/device-1.cer")).unwrap();
+    let hashes = IssuerHashes::of_certificate(&der).unwrap();
+    let id = hashes.cert_id(HashAlgorithm::Sha1, serial(1).as_bytes());
+    (site, running, request(&[&id], None))
+}
+
+/// That an honest client is answered.
+fn answers(running: &Running, request: &[u8]) {
+    let answer = send(running.address, "POST", "/ocsp", "", request);
+    assert!(
+        matches!(read_response(&answer.body), Ok(ParsedResponse::Basic(_))),
+        "{answer:?}"
+    );
+    assert_eq!(running.metric("hallmark_ocsp_panics_total"), Some(0.0));
+}
+
+#[test]
+fn broken_requests_get_malformed_request() {
+    let (_site, running, good) = running("");
+    let malformed = &ErrorStatus::MalformedRequest.der()[..];
+    let mut answered = 0;
+    for at in 0..good.len() {
+        let mut flipped = good.clone();
+        flipped[at] ^= 0x11;
+        for octets in [&good[..at], &flipped] {
+            let answer = send(running.address, "POST", "/ocsp", "", octets);
+            assert_eq!(answer.status, 200);
+            assert!(read_response(&answer.body).is_ok(), "{at}: {answer:?}");
+            answered += usize::from(answer.body == malformed);
+        }
+    }
+    assert!(
+        answered > good.len(),
+        "every truncation at least: {answered}"
+    );
+    let many: Vec<&[u8]> = (0..=CERT_IDS_MAX).map(|_| &good[..]).collect();
+    assert_eq!(
+        send(running.address, "POST", "/ocsp", "", &request(&many, None)).body,
+        malformed
+    );
+    answers(&running, &good);
+}
+
+#[test]
+fn a_body_that_is_too_long_is_refused_before_it_is_read() {
+    let (_site, running, good) = running("");
+    let long = vec![0x30; REQUEST_BYTES_MAX + 1];
+    let answer = send(running.address, "POST", "/ocsp", "", &long);
+    assert_eq!(
+        (answer.status, &answer.body[..]),
+        (200, &ErrorStatus::MalformedRequest.der()[..])
+    );
+    for (length, status) in [(1_000_000_000, 200), (u64::MAX, 431)] {
+        let head = format!("POST /ocsp HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n");
+        let begun = Instant::now();
+        let answer = Answer::parse(&exchange(running.address, head.as_bytes()));
+        assert_eq!(answer.status, status, "{answer:?}");
+        assert!(
+            begun.elapsed() < Duration::from_secs(5),
+            "nothing is waited for"
+        );
+    }
+    let chunked = format!(
+        "POST /ocsp HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n{}",
+        format!("1000\r\n{}\r\n", "x".repeat(4096)).repeat(8)
+    );
+    let answer = Answer::parse(&exchange(running.address, chunked.as_bytes()));
+    assert_eq!(
+        (answer.status, &answer.body[..5]),
+        (200, &ErrorStatus::MalformedRequest.der()[..])
+    );
+    for head in [
+        format!(
+            "GET /ocsp/{} HTTP/1.1\r\nhost: x\r\n\r\n",
+            "A".repeat(60_000)
+        ),
+        format!(
+            "GET / HTTP/1.1\r\nhost: x\r\n{}\r\n",
+            "x: y\r\n".repeat(5000)
+        ),
+        "\r\n\r\n\0\0\0\0 nonsense\r\n\r\n".to_owned(),
+    ] {
+        let answer = exchange(running.address, head.as_bytes());
+        assert!(answer.is_empty() || Answer::parse(&answer).status >= 400);
+    }
+    answers(&running, &good);
+}
+
+#[test]
+fn slow_clients_are_dropped_and_hold_nobody() {
+    let (_site, running, good) = running("connections = 64\nconnections_per_origin = 64");
+    let begun = Instant::now();
+    let beginnings: [&[u8]; 3] = [
+        b"",
+        b"GET /ocsp/",
+        b"POST /ocsp HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n0",
+    ];
+    let mut slow: Vec<TcpStream> = (0..60)
+        .map(|n| {
+            let mut stream = TcpStream::connect(running.address).unwrap();
+            stream.write_all(beginnings[n % 3]).unwrap();
+            stream
+        })
+        .collect();
+    answers(&running, &good);
+    // A drop now and then does not help.
+    while begun.elapsed() < Duration::from_secs(8) {
+        for stream in &mut slow {
+            let _ = stream.write_all(b"x");
+        }
+        std::thread::park_timeout(Duration::from_secs(2));
+        answers(&running, &good);
+    }
+    for mut stream in slow {
+        stream
+            .set_read_timeout(Some(Duration::from_secs(30)))
+            .unwrap();
+        let mut rest = Vec::new();
+        let ended = stream.read_to_end(&mut rest);
+        let timed_out = ended
+            .as_ref()
+            .is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock);
+        assert!(!timed_out, "still open");
+    }
+    assert!(
+        begun.elapsed() < Duration::from_secs(25),
+        "{:?}",
+        begun.elapsed()
+    );
+    answers(&running, &good);
+}
+
+#[test]
+fn connections_are_bounded() {
+    let (_site, running, good) = running("connections = 300\nconnections_per_origin = 290");
+    let before = running.memory();
+    let open: Vec<TcpStream> = (0..600)
+        .map(|_| TcpStream::connect(running.address).unwrap())
+        .collect();
+    until("the surplus is refused", || {
+        running
+            .metric("hallmark_ocsp_connections_refused_total")
+            .unwrap()
+            >= 310.0
+    });
+    assert!(
+        running.memory() < before + 32 * 1024,
+        "{} KiB after {before} KiB",
+        running.memory()
+    );
+    let mut alive = 0;
+    for mut stream in open {
+        stream
+            .set_read_timeout(Some(Duration::from_secs(5)))
+            .unwrap();
+        let sent = stream.write_all(b"GET /x HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        let mut answer = Vec::new();
+        let read = sent.and_then(|()| stream.read_to_end(&mut answer));
+        alive += usize::from(read.is_ok() && !answer.is_empty());
+    }
+    assert_eq!(
+        alive, 290,
+        "those with a place are answered, the others closed"
+    );
+    until("the places come back", || {
+        !exchange(running.address, b"GET /x HTTP/1.0\r\n\r\n").is_empty()
+    });
+    answers(&running, &good);
+    assert_eq!(get(running.ops, "/healthz").status, 200);
+}

@@ -1,4 +1,9 @@
 //! `hallmark-ocsp` over made logs, asked by OpenSSL, curl and bare sockets.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 mod answers;
 mod cache;
@@ -11,4 +16,5 @@ mod http;
 mod site;
 
 #[path = "../../examples/made-log/log.rs"]
+#[expect(dead_code, reason = "made logs are for other tests too")]
 mod made;
