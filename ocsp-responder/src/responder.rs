@@ -137,6 +137,25 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, RunError> {
     bound.map_err(|source| RunError::Listen { address, source })
 }
 
+/// Reads the files that secure the ways to the appliances, as a start does.
+///
+/// # Errors
+/// [`RunError::Source`] names the log and the file.
+pub fn check_sources(config: &Config) -> Result<(), RunError> {
+    for log in &config.logs {
+        open_source(log)?;
+    }
+    Ok(())
+}
+
+/// Opens the source of a log.
+fn open_source(log: &LogConfig) -> Result<SharedSource, RunError> {
+    SharedSource::open(&log.source).map_err(|source| RunError::Source {
+        log: log.name.clone(),
+        source,
+    })
+}
+
 impl Responder {
     /// Opens keys, views and listeners; makes keys that are not there yet.
     ///
@@ -182,11 +201,7 @@ impl Responder {
         let mut followers = Vec::new();
         let mut mirrors = Vec::new();
         for ((log, view), followed) in config.logs.iter().zip(views).zip(&state.logs) {
-            let source = SharedSource::open(&log.source);
-            let source = Arc::new(source.map_err(|source| RunError::Source {
-                log: log.name.clone(),
-                source,
-            })?);
+            let source = Arc::new(open_source(log)?);
             let follower = Follower::new(view, Arc::clone(&source), Arc::clone(followed), log.poll);
             followers.push(follower);
             let mirror = Mirror::open(log, source, Arc::clone(followed), &state);

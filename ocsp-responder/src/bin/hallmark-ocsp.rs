@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use certstatus::hex;
 use certstatus::responder::{
-    Clock, Config, ConfigError, KeyError, Responder, RunError, SigningKey, WitnessKey,
+    self, Clock, Config, ConfigError, KeyError, Responder, RunError, SigningKey, WitnessKey,
 };
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser, Subcommand};
@@ -240,6 +240,7 @@ fn raise_file_limit(connections: u64) {
 
 /// `check-config`.
 fn check_config(config: &Config, json: bool) -> Result<ExitCode, Failure> {
+    responder::check_sources(config)?;
     let logs: Vec<&str> = config.logs.iter().map(|log| log.name.as_str()).collect();
     let text = if json {
         format!("{}\n", serde_json::json!({ "valid": true, "logs": logs }))

@@ -46,20 +46,25 @@ pub struct Published {
     contents: Contents,
 }
 
+/// The entity tag of octets, quoted.
+pub fn etag(octets: &[u8]) -> HeaderValue {
+    let hash = crate::hex::encode(&DetailHash::of(octets).0);
+    // Hex digits in quotes are always a header's value.
+    HeaderValue::from_str(&format!("\"{hash}\""))
+        .unwrap_or_else(|_| HeaderValue::from_static("\"\""))
+}
+
 impl Published {
     /// Of these octets, which `file`, if given, has too.
     pub fn new(kind: Kind, octets: &[u8], modified: UnixMillis, file: Option<File>) -> Self {
-        let hash = crate::hex::encode(&DetailHash::of(octets).0);
         let contents = match file {
             Some(file) if octets.len() > MEMORY_MAX => {
                 Contents::Disk(Arc::new(file), octets.len() as u64)
             }
             _ => Contents::Memory(Bytes::copy_from_slice(octets)),
         };
-        // Hex digits in quotes are always a header's value.
-        let etag = HeaderValue::from_str(&format!("\"{hash}\""));
         Self {
-            etag: etag.unwrap_or_else(|_| HeaderValue::from_static("\"\"")),
+            etag: etag(octets),
             last_modified: header_value(modified),
             kind,
             contents,

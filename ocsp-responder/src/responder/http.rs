@@ -120,14 +120,16 @@ fn route(state: &State, head: &hyper::http::request::Parts) -> Response<Body> {
     }
     let path = head.uri.path();
     if let Some(request) = path.strip_prefix("/ocsp/") {
+        let now = state.clock.now();
         return reply(
-            state,
-            state.answerer.get(state, request),
+            state.answerer.get(state, request, now),
             Some(&head.headers),
+            now,
         );
     }
     if path == "/ocsp" {
-        return reply(state, state.answerer.get(state, ""), None);
+        let now = state.clock.now();
+        return reply(state.answerer.get(state, "", now), None, now);
     }
     if let Some(origin) = path.strip_prefix("/checkpoint/") {
         return checkpoint(state, origin);
@@ -160,7 +162,7 @@ async fn post(state: &State, body: Incoming) -> Response<Body> {
         }
     };
     let answered = catch_unwind(AssertUnwindSafe(|| {
-        reply(state, state.answerer.post(state, &der), None)
+        reply(state.answerer.post(state, &der), None, state.clock.now())
     }));
     answered.unwrap_or_else(|_| panicked(state))
 }
@@ -172,9 +174,9 @@ fn too_long(state: &State) -> Response<Body> {
 }
 
 /// An OCSP answer; `asked` are the headers of a GET request, which may be conditional.
-fn reply(state: &State, reply: Reply, asked: Option<&HeaderMap>) -> Response<Body> {
+fn reply(reply: Reply, asked: Option<&HeaderMap>, now: Moment) -> Response<Body> {
     match reply {
-        Reply::Shared(answer) => shared(&answer, asked, state.clock.now()),
+        Reply::Shared(answer) => shared(&answer, asked, now),
         Reply::Once(body) => once(body),
         Reply::Error(status) => once(Bytes::from_static(status.der())),
     }

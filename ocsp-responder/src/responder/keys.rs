@@ -355,7 +355,7 @@ mod tests {
         assert_eq!(octets.len(), 4 + 8 + 64);
         assert_eq!(octets[4..12], 1_700_000_000_u64.to_be_bytes());
         let verifier = key.verifier_key();
-        let typed = Base64::decode_vec(verifier.rsplit('+').next().unwrap()).unwrap();
+        let typed = Base64::decode_vec(verifier.splitn(3, '+').last().unwrap()).unwrap();
         assert_eq!((typed.len(), typed[0]), (33, 4));
         let message = format!("cosignature/v1\ntime 1700000000\n{}", head.body());
         let public = UnparsedPublicKey::new(&ED25519, &typed[1..]);

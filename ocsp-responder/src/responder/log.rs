@@ -312,7 +312,8 @@ impl Follower {
 
     /// Follows until it is time to stop.
     pub async fn run(mut self, state: Arc<State>, mut stopping: Stopping) {
-        let mut fresh = self.log.is_fresh(state.clock.now());
+        // What was kept and is too old by now is told too.
+        let mut fresh = self.log.reader.as_of().is_some();
         loop {
             let source = self.source.get();
             let followed = tokio::select! {

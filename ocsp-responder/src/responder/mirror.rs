@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::certificate::{self, BadFile, CaCertificate, ResponderCertificate};
 use super::config::LogConfig;
-use super::files::{Kind, Published};
+use super::files::{self, Kind, Published};
 use super::issuers::Issuer;
 use super::log::{FollowedLog, News};
 use super::server::Stopping;
@@ -253,14 +253,14 @@ impl Mirror {
         let name = &binding.name;
         let is_kept =
             |kept: &Kept| crate::log::DetailHash::of(&kept.ca.der).0 == binding.certificate;
-        if self.kept.get(name).is_some_and(is_kept) {
-            return Ok(());
+        if let Some(kept) = self.kept.get(name).filter(|kept| is_kept(kept)) {
+            return self.keep_again(&ca_path(name), &ca_path(name), &kept.ca.der);
         }
         let der = source.get(&ca_path(name), CERTIFICATE_BYTES_MAX).await?;
         let ca = certificate::ca(der.ok_or(NotTaken::Missing)?, binding)?;
-        self.keep(&ca_path(name), &ca.der);
+        let kept = self.directory.write(&ca_path(name), &ca.der);
         self.adopt_ca(name, ca, state);
-        Ok(())
+        kept.map_err(NotTaken::NotKept)
     }
 
     /// Serves a CA certificate and answers for it.
@@ -287,6 +287,15 @@ impl Mirror {
         self.changed = true;
     }
 
+    /// Keeps a file that is used and could not be kept before; `path` is its name at the source.
+    fn keep_again(&self, path: &str, at: &str, octets: &[u8]) -> Result<(), NotTaken> {
+        if !self.log.mirror.problems().contains_key(path) {
+            return Ok(());
+        }
+        let kept = self.directory.write(at, octets);
+        kept.map_err(NotTaken::NotKept)
+    }
+
     /// Fetches this responder's certificate by an issuer.
     async fn look_at_certificate(
         &mut self,
@@ -307,7 +316,7 @@ impl Mirror {
                 .map_or(Ok(()), |_| Err(NotTaken::Missing));
         };
         if kept.certificate.as_ref().is_some_and(|own| own.der == der) {
-            return Ok(());
+            return self.keep_again(path, &certificate_path(name), &der);
         }
         let found = certificate::responder(der, &kept.ca, state.answerer.spki())?;
         let now = state.clock.now().date;
@@ -322,12 +331,12 @@ impl Mirror {
             });
         }
         tracing::info!(log = self.log.name, issuer = %name, until = %found.not_after, "a responder certificate is used from now on");
-        self.keep(&certificate_path(name), &found.der);
+        let on_disk = self.directory.write(&certificate_path(name), &found.der);
         if let Some(kept) = self.kept.get_mut(name) {
             kept.certificate = Some(Arc::new(found));
         }
         self.changed = true;
-        Ok(())
+        on_disk.map_err(NotTaken::NotKept)
     }
 
     /// Fetches an issuer's CRL and its partitions; whether the source answered.
@@ -390,17 +399,22 @@ impl Mirror {
         let Some(kept) = self.kept.get(name) else {
             return Ok(());
         };
-        let served = state.files.find(&format!("{}/{path}", self.log.name));
         let (ca, key, head) = (
             Arc::clone(&kept.ca),
             self.log.key.clone(),
             self.log.reader.head(),
         );
-        let before = self.log.mirror.crls().get(path).map(|facts| facts.number);
-        let directory = self.directory.clone();
-        let at = path.to_owned();
+        let mirror = &self.log.mirror;
+        let before = mirror.crls().get(path).map(|facts| facts.number);
+        // One that is wrong in some way is looked at again.
+        let served = state.files.find(&format!("{}/{path}", self.log.name));
+        let served = served.filter(|_| !mirror.problems().contains_key(path));
+        let (directory, at) = (self.directory.clone(), path.to_owned());
         // A million entries take a while to read.
         let taken = blocking(move || {
+            if served.is_some_and(|served| served.etag == files::etag(&der)) {
+                return Ok(None);
+            }
             let facts = certificate::crl(&der, &ca, before, &key, head.as_ref())?;
             let kept = if new {
                 directory.write(&at, &der)
@@ -409,31 +423,15 @@ impl Mirror {
             };
             let file = kept.as_ref().ok().and_then(|()| directory.file(&at));
             let published = Published::new(Kind::Crl, &der, facts.this_update, file);
-            Ok::<_, BadFile>((facts, published, kept))
+            Ok::<_, BadFile>(Some((facts, published, kept)))
         });
-        let (facts, published, kept) = taken.await?;
-        if let Err(error) = kept {
-            self.not_kept(path, &error);
-        }
-        if served.is_some_and(|served| served.etag == published.etag) {
+        let Some((facts, published, kept)) = taken.await? else {
             return Ok(());
-        }
+        };
         tracing::info!(log = self.log.name, path, number = facts.number, entries = facts.entries, until = %facts.next_update, "a CRL is served");
         state.files.set(self.log.index, path, published);
-        self.log.mirror.serves(path, facts);
-        Ok(())
-    }
-
-    /// Keeps a file for the next start.
-    fn keep(&self, path: &str, octets: &[u8]) {
-        if let Err(error) = self.directory.write(path, octets) {
-            self.not_kept(path, &error);
-        }
-    }
-
-    /// It is used, but a restart will have to fetch it.
-    fn not_kept(&self, path: &str, error: &std::io::Error) {
-        tracing::error!(log = self.log.name, path, %error, "a file cannot be kept: a restart without the appliance will lack it");
+        mirror.serves(path, facts);
+        kept.map_err(NotTaken::NotKept)
     }
 }
 

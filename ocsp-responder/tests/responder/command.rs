@@ -54,6 +54,18 @@ fn commands_say_what_they_do() {
         code == Some(1) && told.contains("(listen.ops): is it running?"),
         "{told}"
     );
+    let text = std::fs::read_to_string(&config).unwrap();
+    let over_https = text.replace(
+        &format!("source = {:?}", site.public()),
+        "source = \"https://appliance.example/public/\"\nca_file = \"none.pem\"\ncertificate_file = \"c\"\nkey_file = \"k\"",
+    );
+    std::fs::write(&config, over_https).unwrap();
+    let (code, _, told) = run(&config, &["check-config"]);
+    assert!(
+        code == Some(1) && told.contains("the source of the log a cannot be used"),
+        "{told}"
+    );
+    assert!(told.contains("none.pem cannot be read as PEM"), "{told}");
     std::fs::write(&config, "version = 2").unwrap();
     let (code, _, told) = run(&config, &["check-config"]);
     assert!(

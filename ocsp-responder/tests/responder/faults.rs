@@ -249,3 +249,35 @@ fn kept_files_that_were_changed_are_not_believed() {
     running.ready();
     assert!(ask(&site, &running).contains(": good"));
 }
+
+#[test]
+fn what_cannot_be_kept_is_used_and_told() {
+    let (site, config) = site("");
+    site.approve(&config, "device-1");
+    let crl = site.crl("device-1", 5, &[2]);
+    site.put("crl/device-1.crl", &crl);
+    // Files where the directories have to be: whoever writes is refused, root too.
+    let kept = site.path().join("state/files");
+    std::fs::create_dir_all(&kept).unwrap();
+    for name in ["ca", "crl", "responder"] {
+        std::fs::write(kept.join(name), "in the way").unwrap();
+    }
+    let mut running = Running::start(&config);
+    running.wait_for("a file is used and not kept");
+    running.ready();
+    assert!(ask(&site, &running).contains(": good"));
+    until("the CRL", || {
+        get(running.address, "/crl/device-1.crl").body == crl
+    });
+    assert!(running.metric("hallmark_ocsp_mirror_problems").unwrap() >= 3.0);
+    for name in ["ca", "crl", "responder"] {
+        std::fs::remove_file(kept.join(name)).unwrap();
+    }
+    until("all is kept", || {
+        running.metric("hallmark_ocsp_mirror_problems") == Some(0.0)
+    });
+    assert_eq!(std::fs::read(kept.join("crl/device-1.crl")).unwrap(), crl);
+    for name in ["ca/device-1.cer", "responder/device-1.cer"] {
+        assert!(kept.join(name).is_file(), "{name}");
+    }
+}

@@ -4,6 +4,7 @@
 //! more.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::{Mutex, PoisonError};
 
 use crate::UnixMillis;
@@ -23,6 +24,9 @@ pub enum NotTaken {
     /// It was there, or has to be.
     #[error("it is not published")]
     Missing,
+    /// It is used, but not on disk.
+    #[error("it cannot be kept: a restart without the appliance will lack it")]
+    NotKept(#[source] io::Error),
     /// Certificate dates.
     #[error("it is valid from {from} to {to} only")]
     Dates {
@@ -46,6 +50,7 @@ impl NotTaken {
             Self::Source(SourceError::File { .. } | SourceError::Long { .. })
             | Self::Bad(_)
             | Self::Missing
+            | Self::NotKept(_)
             | Self::Dates { .. } => false,
         }
     }
@@ -101,20 +106,26 @@ impl MirrorStatus {
                 if known.is_some() && matches!(error, NotTaken::Missing) {
                     return;
                 }
-                if transient {
-                    tracing::warn!(
-                        log,
-                        path,
-                        text,
-                        "a file cannot be fetched; it is tried again"
-                    );
-                } else {
-                    tracing::error!(
-                        log,
-                        path,
-                        text,
-                        "a file is not taken; the last good one stays"
-                    );
+                match error {
+                    NotTaken::Source(_) => {
+                        tracing::warn!(
+                            log,
+                            path,
+                            text,
+                            "a file cannot be fetched; it is tried again"
+                        );
+                    }
+                    NotTaken::NotKept(_) => {
+                        tracing::error!(log, path, text, "a file is used and not kept")
+                    }
+                    NotTaken::Bad(_) | NotTaken::Missing | NotTaken::Dates { .. } => {
+                        tracing::error!(
+                            log,
+                            path,
+                            text,
+                            "a file is not taken; the last good one stays"
+                        );
+                    }
                 }
                 problems.insert(path.to_owned(), text);
             }
