@@ -1,4 +1,8 @@
 //! `hallmark-ocsp` over made logs, asked by OpenSSL, curl and bare sockets.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "programs of their own are waited for by the real clock"
+)]
 #![expect(
     clippy::unwrap_used,
     clippy::panic,

@@ -247,6 +247,7 @@ impl Site {
             this_update: UnixMillis(now()),
             next_update: UnixMillis(now() + 7 * 86_400_000),
             scope: Scope::UserCertificates,
+            expired_since: None,
             anchor: LogAnchor {
                 origin: self.log.key().name(),
                 log_key: &log_key,
