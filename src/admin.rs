@@ -38,6 +38,7 @@ use crate::time::Clock;
 mod certificates;
 mod lines;
 mod orders;
+mod responders;
 mod status;
 
 /// Connections: operators and their programs, not a factory.
@@ -69,6 +70,7 @@ struct Inner {
     hsm: Hsm,
     clock: Clock,
     crls: Board,
+    responders: crate::responders::Board,
     operators: Vec<Operator>,
 }
 
@@ -109,7 +111,7 @@ impl Admin {
         revocations: Revocations,
         hsm: Hsm,
         clock: Clock,
-        crls: Board,
+        (crls, responders): (Board, crate::responders::Board),
         operators: Vec<Operator>,
     ) -> Self {
         let inner = Inner {
@@ -119,6 +121,7 @@ impl Admin {
             hsm,
             clock,
             crls,
+            responders,
             operators,
         };
         Self {
@@ -208,7 +211,7 @@ pub async fn serve(listener: UnixListener, admin: Admin, mut stopping: Stopping)
 }
 
 /// Every path with its methods.
-fn routes() -> [(&'static str, MethodRouter<Admin>); 18] {
+fn routes() -> [(&'static str, MethodRouter<Admin>); 20] {
     [
         ("/v1/status", get(status::show)),
         ("/v1/lines", get(lines::list).post(lines::add)),
@@ -236,6 +239,14 @@ fn routes() -> [(&'static str, MethodRouter<Admin>); 18] {
         ),
         ("/v1/revocations", post(certificates::revoke_many)),
         ("/v1/revocations/selection", post(certificates::select)),
+        (
+            "/v1/responders",
+            get(responders::list).post(responders::approve),
+        ),
+        (
+            "/v1/responders/{responder}/revoke",
+            post(responders::revoke),
+        ),
         ("/v1/profiles", get(status::profiles)),
     ]
 }

@@ -105,6 +105,10 @@ enum Command {
     #[command(subcommand)]
     #[command(after_help = "Example: hallmark --config hallmark.toml cert list --order demo")]
     Cert(CertCommand),
+    /// OCSP responders: whose keys get certificates
+    #[command(subcommand)]
+    #[command(after_help = "Example: hallmark --config hallmark.toml responder list")]
+    Responder(ResponderCommand),
     /// How the appliance is
     #[command(after_help = "Example: hallmark --config hallmark.toml status --json")]
     Status,
@@ -165,6 +169,39 @@ enum LineCommand {
         /// Its name
         line: Slug,
     },
+}
+
+/// What is done with OCSP responders.
+#[derive(Debug, Subcommand)]
+enum ResponderCommand {
+    /// Approve a responder's key: each device issuer signs a certificate for it, and renews it
+    ///
+    /// Compare the SHA-256 that this prints with the one that `hallmark-ocsp key` prints at the responder. The
+    /// certificates (at most 72 hours each) are published in public/responders/NAME/ and renewed when a third of their
+    /// life is left. To approve another key under the same name, revoke the responder first.
+    #[command(
+        after_help = "Example: hallmark --config hallmark.toml responder approve ocsp-1 --key ocsp-1.pem"
+    )]
+    Approve {
+        /// Its name, which is `responder` in its configuration: a-z, 0-9 and '-'
+        #[arg(value_name = "NAME")]
+        responder: Slug,
+        /// Its public key as `hallmark-ocsp key` prints it, PEM or DER; its private key stays at the responder
+        #[arg(long, value_name = "FILE")]
+        key: PathBuf,
+    },
+    /// Renew a responder's certificates no more, and remove them from public/
+    ///
+    /// Those that it has count until they end, at most 72 hours later: clients do not ask for their status.
+    #[command(after_help = "Example: hallmark --config hallmark.toml responder revoke ocsp-1")]
+    Revoke {
+        /// Its name
+        #[arg(value_name = "NAME")]
+        responder: Slug,
+    },
+    /// List the approved responders and their certificates
+    #[command(after_help = "Example: hallmark --config hallmark.toml responder list")]
+    List,
 }
 
 /// What is done with orders.
@@ -421,6 +458,7 @@ fn execute(arguments: Arguments, path: PathBuf) -> Result<(), CliError> {
         Command::Line(command) => runtime.block_on(acts::line(command, &config, output)),
         Command::Order(command) => runtime.block_on(acts::order(command, &config, output)),
         Command::Cert(command) => runtime.block_on(acts::cert(command, &config, output)),
+        Command::Responder(command) => runtime.block_on(acts::responder(command, &config, output)),
         Command::Status => runtime.block_on(acts::status(&config, output)),
     }
 }

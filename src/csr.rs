@@ -343,8 +343,8 @@ impl VerifiedCsr {
         DetailHash::of(&prefixed)
     }
 
-    /// A request for a key of the appliance's own, whose possession needs no proof because it was just made
-    /// here (the server's key, a CA key in the ceremony): subject and public key only.
+    /// A request for a key whose possession needs no proof, because it was just made here (the server's key, a CA
+    /// key in the ceremony) or operators approved it (a responder's): subject and public key only.
     #[must_use]
     pub fn own_key(subject: Name, key: PublicKey) -> Self {
         Self {
@@ -356,6 +356,16 @@ impl VerifiedCsr {
             key,
         }
     }
+}
+
+/// A key (SubjectPublicKeyInfo, DER) that came without a request, if it is one that we would certify.
+///
+/// # Errors
+/// [`CsrRefused`]: tell the sender; the same key will be refused again.
+pub fn fit_key(spki: &[u8]) -> Result<PublicKey, CsrRefused> {
+    let key = PublicKey::parse(spki).map_err(|_| key_policy::explain(spki))?;
+    key_policy::admit(&key)?;
+    Ok(key)
 }
 
 /// The DER CertificationRequestInfo (RFC 2986) for a subject and key, no attributes: what an issuer signs to

@@ -9,6 +9,7 @@
 
 mod crls;
 mod listeners;
+mod responders;
 mod server_certificate;
 mod tokens;
 
@@ -37,6 +38,7 @@ use crate::store::{Store, StoreError};
 use crate::time::Clock;
 use crls::Crls;
 use listeners::Listeners;
+use responders::Responders;
 
 /// The pause between attempts at what has to wait for a token or the storage.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
@@ -180,8 +182,8 @@ pub async fn serve(config: Config, clock: Clock) -> Result<(), DaemonError> {
     let access = config.server.issuer.clone();
     let issuance = Issuance::new(log.clone(), clock.clone(), profiles, access);
 
-    let board = Board::default();
-    let listeners = Listeners::start(&config, &issuance, &log, &hsm, &clock, &board).await?;
+    let boards = (Board::default(), crate::responders::Board::default());
+    let listeners = Listeners::start(&config, &issuance, &log, &hsm, &clock, &boards).await?;
 
     let access_loaded = Notify::new();
     let keep_fresh = async {
@@ -189,9 +191,11 @@ pub async fn serve(config: Config, clock: Clock) -> Result<(), DaemonError> {
         server_certificate::keep_fresh(&config, &issuance, &clock, &listeners.certificate).await;
         Ok(())
     };
-    let mut crls = Crls::new(clock.clone(), board);
+    let mut responders = Responders::new(&issuance, &log, &clock, &config, boards.1);
+    let mut crls = Crls::new(clock.clone(), boards.0);
     let up = async {
-        let come_up = come_up(&config, &issuance, &log, &hsm, &access_loaded, &mut crls);
+        let keepers = (&mut crls, &mut responders);
+        let come_up = come_up(&config, &issuance, &log, &hsm, &access_loaded, keepers);
         tokio::try_join!(come_up, keep_fresh).map(|((), ())| ())
     };
     // Ends by a signal, or by an error that no waiting mends.
@@ -215,7 +219,7 @@ async fn come_up(
     log: &SigningLog,
     hsm: &Hsm,
     access_loaded: &Notify,
-    crls: &mut Crls,
+    (crls, responders): (&mut Crls, &mut Responders),
 ) -> Result<(), DaemonError> {
     let mut told = Told::default();
     while let Err(error) = log.recover(hsm.clone()).await {
@@ -237,12 +241,19 @@ async fn come_up(
             continue; // An offline root: its key is elsewhere.
         }
         let keeper = crls.keep(record, configured, config, log)?;
+        responders.keep(record, configured, keeper.subscribe())?;
         let (record, configured) = (record.clone(), configured.clone());
         let (issuance, log, hsm) = (issuance.clone(), log.clone(), hsm.clone());
         loading.spawn(async move {
             let issuer = load_issuer(&record, &configured, &hsm, &log).await?;
-            keeper.send_replace(Some(issuer.clone()));
-            issuance.add_issuer(record.name.clone(), record.role, chain, Some(issuer));
+            issuance.add_issuer(
+                record.name.clone(),
+                record.role,
+                chain,
+                Some(issuer.clone()),
+            );
+            // After it can issue, since a keeper tries at once.
+            keeper.send_replace(Some(issuer));
             Ok::<_, DaemonError>(record.name)
         });
     }

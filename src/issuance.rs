@@ -321,7 +321,22 @@ impl Issuance {
         profile: &str,
         csr: VerifiedCsr,
     ) -> Result<Answer, IssueError> {
-        let known = self.inner.known(&self.inner.access)?;
+        self.by_issuer(&self.inner.access, grant, profile, csr)
+            .await
+    }
+
+    /// As [`Self::access`], by another issuer: a responder's certificate is signed by the issuer that it answers for.
+    ///
+    /// # Errors
+    /// [`IssueError`].
+    pub async fn by_issuer(
+        &self,
+        issuer: &IssuerName,
+        grant: Grant,
+        profile: &str,
+        csr: VerifiedCsr,
+    ) -> Result<Answer, IssueError> {
+        let known = self.inner.known(issuer)?;
         let profile = profile.to_owned();
         let inner = Arc::clone(&self.inner);
         run(async move {

@@ -19,6 +19,7 @@ pub mod http;
 // 3
 pub mod crl;
 pub mod issuance;
+pub mod responders;
 pub mod revocation;
 // 2
 pub mod issuer;

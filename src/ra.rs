@@ -1,6 +1,6 @@
 //! The registration authority: who may ask for what.
 //!
-//! Owns lines, production orders and [`Grant`]s. Promises that a [`Line`] stands for a certificate that we
+//! Owns lines, production orders, approved responders and [`Grant`]s. Promises that a [`Line`] stands for a certificate that we
 //! issued, that is valid now and whose line is enabled now; judged on every request. Never trusts a name in
 //! a certificate: only the exact certificate. Failure story: each refusal is a sentence for the line.
 
@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use certstatus::log::entry::Slug;
-use certstatus::log::{DetailHash, IssuerName};
+use certstatus::log::{Base64, DetailHash, IssuerName};
 use certstatus::{SerialNumber, UnixMillis};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -131,6 +131,17 @@ pub struct LineCertificate {
     pub not_after: UnixMillis,
 }
 
+/// An OCSP responder whose key operators approved.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ApprovedResponder {
+    /// Its name: of its directory below `public/responders/`, and the common name in its certificates.
+    pub responder: Slug,
+    /// SHA-256 of its SubjectPublicKeyInfo.
+    pub sha256: DetailHash,
+    /// Its SubjectPublicKeyInfo, DER.
+    pub spki: Base64,
+}
+
 /// A change of the registry: logged first, then in the store's tables, then in memory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "change", rename_all = "kebab-case", deny_unknown_fields)]
@@ -183,6 +194,18 @@ pub enum Change {
         /// How many: at least 1, and no more than are held.
         units: u64,
     },
+    /// A responder's key gets certificates from now on, by every device issuer.
+    ResponderApproved {
+        /// The responder.
+        responder: Slug,
+        /// Its SubjectPublicKeyInfo, DER.
+        spki: Base64,
+    },
+    /// A responder gets no more certificates; those that it has count until they end.
+    ResponderRevoked {
+        /// The responder.
+        responder: Slug,
+    },
 }
 
 /// What entitles a signature. Made only here.
@@ -229,7 +252,7 @@ pub enum Purpose {
     /// A CA certificate (ceremony).
     Ca(IssuerName),
     /// A responder's certificate.
-    Responder(String),
+    Responder(Slug),
     /// A CRL.
     Crl(IssuerName),
     /// A self-test of a key.
@@ -487,6 +510,18 @@ impl Registry {
     #[must_use]
     pub fn order(&self, order: &Slug) -> Option<Order> {
         self.read().order(order)
+    }
+
+    /// All approved responders by name.
+    #[must_use]
+    pub fn responders(&self) -> Vec<ApprovedResponder> {
+        self.read().responders()
+    }
+
+    /// One approved responder.
+    #[must_use]
+    pub fn responder(&self, responder: &Slug) -> Option<ApprovedResponder> {
+        self.read().responder(responder)
     }
 
     /// The state to read; no writer leaves it half changed, so a poisoned lock is as good as a whole one.

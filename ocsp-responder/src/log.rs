@@ -11,7 +11,7 @@ pub mod merkle;
 pub mod tile;
 
 pub use detail::{
-    Detail, DetailHash, EventDetail, IntentDetail, OutcomeDetail, Salt, UNRESOLVED_RETURNED_MAX,
-    UnitsReturned,
+    Base64, Detail, DetailHash, EventDetail, IntentDetail, OutcomeDetail, Salt,
+    UNRESOLVED_RETURNED_MAX, UnitsReturned,
 };
 pub use entry::{Class, Entry, EntryKind, EventName, IssuerName, LeafIndex, Outcome, Subject};

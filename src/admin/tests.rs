@@ -128,7 +128,7 @@ impl Appliance {
             revocations,
             hsm,
             clock,
-            crls,
+            (crls, crate::responders::Board::default()),
             operators,
         );
         let socket = directory.path().join("admin.sock");

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::client::{Client, with_query};
 use super::{
     CertCommand, CliError, LineCommand, ListArguments, OrderArguments, OrderCommand, Output,
-    moment, print, print_json, revoke, show,
+    ResponderCommand, moment, print, print_json, revoke, show,
 };
 use crate::config::Config;
 use crate::time::Clock;
@@ -71,7 +71,32 @@ pub(super) async fn line(
     }
 }
 
-/// A certificate request's file, as text that JSON holds: DER becomes base64.
+/// `hallmark responder …`.
+pub(super) async fn responder(
+    command: ResponderCommand,
+    config: &Config,
+    output: Output,
+) -> Result<(), CliError> {
+    let daemon = daemon(config);
+    match command {
+        ResponderCommand::Approve { responder, key } => {
+            let body = json!({ "responder": responder, "key": read(&key)? });
+            let approved = daemon.post("/v1/responders", Some(body)).await?;
+            tell(output, &approved, show::responder_approved)
+        }
+        ResponderCommand::Revoke { responder } => {
+            let path = format!("/v1/responders/{responder}/revoke");
+            let revoked = daemon.post(&path, None).await?;
+            tell(output, &revoked, show::responder_revoked)
+        }
+        ResponderCommand::List => {
+            let responders = daemon.get("/v1/responders").await?;
+            tell(output, &responders, show::responders)
+        }
+    }
+}
+
+/// The file of a certificate request or a public key, as text that JSON holds: DER becomes base64.
 fn read(path: &Path) -> Result<String, CliError> {
     let failed = |source| CliError::Read {
         path: path.to_owned(),

@@ -139,6 +139,67 @@ pub(super) fn line_added(value: &Value) -> String {
     )
 }
 
+/// Responders, one row for each certificate.
+pub(super) fn responders(value: &Value) -> String {
+    let mut rows = Vec::new();
+    for responder in items(value) {
+        let none = [Value::Null];
+        let certificates = match responder.get("certificates").map_or(&[][..], items) {
+            [] => &none[..],
+            certificates => certificates,
+        };
+        rows.extend(certificates.iter().map(|certificate| {
+            vec![
+                text(responder, "responder"),
+                text(certificate, "issuer"),
+                text(certificate, "serial"),
+                date(certificate, "not_after"),
+                text(responder, "sha256"),
+                text(certificate, "problem"),
+            ]
+        }));
+    }
+    let heading = [
+        "RESPONDER",
+        "ISSUER",
+        "SERIAL",
+        "UNTIL",
+        "KEY (SHA-256)",
+        "PROBLEM",
+    ];
+    table(&heading, rows)
+}
+
+/// A responder that was approved.
+pub(super) fn responder_approved(value: &Value) -> String {
+    let name = text(value, "responder");
+    let act = match value.get("entry") {
+        Some(entry) => format!("responder {name} approved (entry {entry})"),
+        None => format!("responder {name} was approved already"),
+    };
+    format!(
+        "{act}\nkey SHA-256 {}: compare it with what `hallmark-ocsp key` says\n\
+         its certificates follow in public/responders/{name}/: see `hallmark responder list`\n",
+        text(value, "sha256"),
+    )
+}
+
+/// A responder that was revoked.
+pub(super) fn responder_revoked(value: &Value) -> String {
+    let act = format!(
+        "responder {} revoked (entry {}): its certificates are not renewed any more",
+        text(value, "responder"),
+        text(value, "entry"),
+    );
+    match value.get("certificates_until") {
+        Some(_) => format!(
+            "{act}\nthose that it has count until {} at the latest; nothing ends them earlier\n",
+            date(value, "certificates_until"),
+        ),
+        None => format!("{act}\n"),
+    }
+}
+
 /// The chain of a certificate, PEM.
 pub(super) fn chain(value: &Value) -> String {
     value

@@ -17,6 +17,7 @@ use crate::http::ops::{self, Ops};
 use crate::http::tls::{ServerCertificate, server_config};
 use crate::http::{Api, serve_api};
 use crate::issuance::Issuance;
+use crate::responders;
 use crate::revocation::Revocations;
 use crate::signing_log::SigningLog;
 use crate::time::Clock;
@@ -37,7 +38,7 @@ impl Listeners {
         log: &SigningLog,
         hsm: &Hsm,
         clock: &Clock,
-        crls: &Board,
+        (crls, responders): &(Board, responders::Board),
     ) -> Result<Self, DaemonError> {
         let certificate =
             ServerCertificate::load(&config.server_chain_file(), &config.server_key_file())?;
@@ -60,7 +61,7 @@ impl Listeners {
             revocations,
             hsm.clone(),
             clock.clone(),
-            crls.clone(),
+            (crls.clone(), responders.clone()),
             config.operators.clone(),
         );
         let tasks = vec![

@@ -195,7 +195,10 @@ impl From<&IntentRefused> for Problem {
             IntentRefused::IssuerRevoked { .. } => {
                 Self::new(&kind::ISSUER_REVOKED, refused.to_string())
             }
-            IntentRefused::Object { .. } => Self::internal(refused),
+            // No request asks for a responder's certificate.
+            IntentRefused::Object { .. } | IntentRefused::NotApproved { .. } => {
+                Self::internal(refused)
+            }
             IntentRefused::Log(error) => Self::from(error),
         }
     }

@@ -67,7 +67,7 @@ impl<'a> Granted<'a> {
             } => (
                 Some(ProfilePurpose::OcspSigning),
                 Self {
-                    responder: Some(responder),
+                    responder: Some(responder.as_str()),
                     ..Self::default()
                 },
             ),

@@ -1,19 +1,20 @@
 //! The registry's maps and every rule on them, without locks.
 //!
-//! Owns lines, their certificates and orders as they stand in memory. Promises that a change which
+//! Owns lines, their certificates, orders and approved responders as they stand in memory. Promises that a change which
 //! [`State::admit`] accepts is applied by [`State::apply`] without loss. Failure story: `apply` never fails;
 //! a change that does not fit what stands is logged and left out, which can only refuse more.
 
 use std::collections::{BTreeMap, HashMap};
 
-use certstatus::log::DetailHash;
 use certstatus::log::entry::Slug;
+use certstatus::log::{Base64, DetailHash};
+use certstatus::signature::PublicKey;
 use certstatus::{SerialNumber, UnixMillis};
 
 use super::pattern::{DeviceIdPattern, is_device_id};
 use super::{
-    Change, ChangeRefused, Grant, GrantKind, Line, LineCertificate, LineRecord, LineState, Order,
-    OrderState, OrderTerms, Refused, Units,
+    ApprovedResponder, Change, ChangeRefused, Grant, GrantKind, Line, LineCertificate, LineRecord,
+    LineState, Order, OrderState, OrderTerms, Refused, Units,
 };
 use crate::limits::DEVICE_ID_CHARS_MAX;
 
@@ -29,12 +30,16 @@ const PROFILE_CHARS_MAX: usize = 64;
 /// Certificates of one line that are valid at a time, where the line asks itself: it renews, it does not collect.
 const LINE_CERTIFICATES_MAX: usize = 8;
 
-/// Lines, certificates and orders as they stand.
+/// Approved responders: each costs every device issuer a signature a day.
+const RESPONDERS_MAX: usize = 64;
+
+/// Lines, certificates, orders and responders as they stand.
 #[derive(Default)]
 pub(super) struct State {
     lines: BTreeMap<Slug, LineRecord>,
     certificates: HashMap<[u8; 32], Known>,
     orders: BTreeMap<Slug, OpenedOrder>,
+    responders: BTreeMap<Slug, ApprovedResponder>,
 }
 
 /// A certificate that authenticates a line.
@@ -184,6 +189,11 @@ impl State {
             Change::UnitsReturned { order, units } => {
                 admit_return(self.existing_order(order)?, *units)
             }
+            Change::ResponderApproved { responder, spki } => self.admit_responder(responder, spki),
+            Change::ResponderRevoked { responder } => match self.responders.get(responder) {
+                Some(_) => Ok(()),
+                None => Err(ChangeRefused::Missing(format!("responder {responder}"))),
+            },
         }
     }
 
@@ -306,6 +316,19 @@ impl State {
             .map_err(|problem| value("device_id_pattern", &problem))
     }
 
+    /// Whether a responder's key can be approved.
+    fn admit_responder(&self, responder: &Slug, spki: &Base64) -> Result<(), ChangeRefused> {
+        if self.responders.contains_key(responder) {
+            return Err(ChangeRefused::Exists(format!("the responder {responder}")));
+        }
+        if self.responders.len() >= RESPONDERS_MAX {
+            let problem = "64 responders are approved: revoke one that is not used any more";
+            return Err(value("responder", problem));
+        }
+        PublicKey::parse(&spki.0).map_err(|fault| value("spki", &fault.to_string()))?;
+        Ok(())
+    }
+
     /// Applies a change that is in the log.
     pub(super) fn apply(&mut self, change: &Change) {
         match change {
@@ -334,6 +357,17 @@ impl State {
             // What it leaves stands in the same transaction as figures, which `set_units` brings: counted here
             // too, it would count twice at the next start.
             Change::UnitsReturned { .. } => {}
+            Change::ResponderApproved { responder, spki } => {
+                let approved = ApprovedResponder {
+                    responder: responder.clone(),
+                    sha256: DetailHash::of(&spki.0),
+                    spki: spki.clone(),
+                };
+                self.responders.insert(responder.clone(), approved);
+            }
+            Change::ResponderRevoked { responder } => {
+                self.responders.remove(responder);
+            }
         }
     }
 
@@ -398,6 +432,16 @@ impl State {
             opened.order.unresolved = unresolved;
             opened.order.held = held;
         }
+    }
+
+    /// All approved responders by name.
+    pub(super) fn responders(&self) -> Vec<ApprovedResponder> {
+        self.responders.values().cloned().collect()
+    }
+
+    /// One approved responder.
+    pub(super) fn responder(&self, responder: &Slug) -> Option<ApprovedResponder> {
+        self.responders.get(responder).cloned()
     }
 
     /// One line.

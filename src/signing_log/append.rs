@@ -82,6 +82,8 @@ pub(super) struct CertificateRow {
     pub why: &'static str,
     pub profile: String,
     pub line: Option<Slug>,
+    /// The approved responder that it is for.
+    pub responder: Option<Slug>,
     /// The order's unit that it takes.
     pub unit: Option<UnitRow>,
     /// The serial of the line's certificate that it renews.
@@ -427,6 +429,7 @@ impl IntentDraft {
                 why: entitled.why,
                 profile: tbs.profile,
                 line: entitled.line.cloned(),
+                responder: responder(grant).cloned(),
                 unit,
                 renews: entitled.renews,
                 spki: tbs.spki,
@@ -435,6 +438,17 @@ impl IntentDraft {
                 not_after: tbs.not_after,
             }),
         })
+    }
+}
+
+/// The responder that a grant is for.
+const fn responder(grant: &Grant) -> Option<&Slug> {
+    match &grant.0 {
+        GrantKind::Act {
+            purpose: Purpose::Responder(responder),
+            ..
+        } => Some(responder),
+        _ => None,
     }
 }
 

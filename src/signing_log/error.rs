@@ -3,6 +3,7 @@
 //! Owns the two error enums. Texts are for operators and lines; none holds SQL, a detail or a secret.
 
 use certstatus::log::IssuerName;
+use certstatus::log::entry::Slug;
 use certstatus::{SerialNumber, UnixMillis};
 
 use super::revocations::RevokeRefused;
@@ -46,6 +47,14 @@ pub enum IntentRefused {
     IssuerRevoked {
         /// Whose certificate is revoked.
         issuer: IssuerName,
+    },
+    /// The key is not approved as this responder's.
+    #[error(
+        "this key is not approved as that of responder {responder}: see `hallmark responder list`"
+    )]
+    NotApproved {
+        /// The responder.
+        responder: Slug,
     },
     /// The object is not one that the grant entitles to, or cannot stand in the log: our own fault.
     #[error("the signing log does not take this object: {problem}")]

@@ -288,6 +288,7 @@ impl<'a> Planner<'a> {
                 let may = self.view.registry.renews_still(line, renewed);
                 may.map_err(IntentRefused::Order)?;
             }
+            self.approved(row)?;
             if let Some(unit) = &row.unit {
                 self.take_unit(unit, &draft.issuer)?;
             }
@@ -322,6 +323,19 @@ impl<'a> Planner<'a> {
             tbs,
             order,
         })
+    }
+
+    /// Checks that the key of a responder's certificate is approved: whoever asked did so before an operator's act.
+    fn approved(&self, row: &CertificateRow) -> Result<(), IntentRefused> {
+        let Some(responder) = &row.responder else {
+            return Ok(());
+        };
+        let approved = self.view.registry.responder(responder);
+        if approved.is_some_and(|approved| approved.sha256 == row.spki) {
+            return Ok(());
+        }
+        let responder = responder.clone();
+        Err(IntentRefused::NotApproved { responder })
     }
 
     /// Checks that nobody has the claim, the key or the device id.

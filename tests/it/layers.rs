@@ -17,6 +17,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("issuance", 3),
     ("revocation", 3),
     ("crl", 3),
+    ("responders", 3),
     ("issuer", 2),
     ("signing_log", 1),
     ("profile", 1),

@@ -143,8 +143,11 @@ pub fn grant_for(profile: &str) -> (Grant, Vec<u8>) {
             common_name("ca.example"),
         ),
         "ocsp-signing" => (
-            Grant::act("shift-lead", Purpose::Responder("Responder 1".to_owned())),
-            common_name("Responder 1"),
+            Grant::act(
+                "shift-lead",
+                Purpose::Responder("responder-1".parse().unwrap()),
+            ),
+            common_name("responder-1"),
         ),
         other => panic!("no grant for {other}"),
     }

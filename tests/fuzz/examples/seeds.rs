@@ -804,7 +804,9 @@ fn policies() {
     let more = r#"{"change":"line-set","line":"line-1","state":"disabled"}
 {"change":"order-set","order":"demo","state":"closed"}
 {"change":"line-decertified","line":"line-1","serial":"5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a"}
-{"change":"units-returned","order":"demo","units":3}"#;
+{"change":"units-returned","order":"demo","units":3}
+{"change":"responder-approved","responder":"ocsp-1","spki":"MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEDYmPmcPmTmD9j6afTD5WHgbjpYcpkVJM5fL1X6DmlX80LfqrgXihsIX9UWlXPZmAf5ahVspNswNN1rwBVyBmYA=="}
+{"change":"responder-revoked","responder":"ocsp-1"}"#;
     write("registry", "everything", format!("{CHANGES}\n{more}"));
     write(
         "registry",

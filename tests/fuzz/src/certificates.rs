@@ -174,7 +174,10 @@ pub fn certificate(bytes: &[u8]) {
     for profile in &factory.profiles {
         let grant = match profile.name() {
             "line" => Grant::act("operator", Purpose::Line(factory.line.clone())),
-            "ocsp-signing" => Grant::act("operator", Purpose::Responder("responder-1".into())),
+            "ocsp-signing" => Grant::act(
+                "operator",
+                Purpose::Responder("responder-1".parse().unwrap()),
+            ),
             _ => match unit(factory, &device_id) {
                 Some(grant) => grant,
                 None => continue,
@@ -315,7 +318,10 @@ pub fn profile(bytes: &[u8]) {
             "operator",
             Purpose::Server(vec!["api.example".into(), "192.0.2.1".into()]),
         ),
-        Grant::act("operator", Purpose::Responder("responder-1".into())),
+        Grant::act(
+            "operator",
+            Purpose::Responder("responder-1".parse().unwrap()),
+        ),
     ];
     for grant in &grants {
         let serial = SerialNumber::from_random([0x5a; 16]);
@@ -390,6 +396,15 @@ pub fn registry(bytes: &[u8]) {
             }
             // Here no unit is ever held, so that none can be given back.
             Change::UnitsReturned { .. } => unreachable!("more units than are held"),
+            Change::ResponderApproved { responder, .. } => {
+                assert!(
+                    registry.responder(responder).is_some()
+                        && registry.admit(&change, CHANGED_AT).is_err()
+                );
+            }
+            Change::ResponderRevoked { responder } => {
+                assert_eq!(registry.responder(responder), None);
+            }
             Change::LineSet { .. } | Change::OrderSet { .. } => {}
         }
     }
