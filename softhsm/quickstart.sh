@@ -7,12 +7,12 @@ usage() {
 usage: softhsm/quickstart.sh [--dir DIR] [--keep] [--dev]
        softhsm/quickstart.sh --stop DIR
 
-Makes a private SoftHSM token and a whole CA on it, starts Hallmark on loopback, and sends a device's request
-as a factory line would. Everything stands in DIR; nothing else on the machine changes, but for Debian
+Makes a private SoftHSM token and a whole CA on it, starts Hallmark and its OCSP responder on loopback, sends a
+device's request as a factory line would, and revokes the certificate. Everything stands in DIR; nothing else on the machine changes, but for Debian
 packages that are missing. Where DIR has a long path the sockets are below /tmp, as long as they are needed.
 
   --dir DIR   where; it may exist if it is empty (default: a new temporary directory)
-  --keep      leave the appliance running and write DIR/env (shell syntax) that tells where everything is
+  --keep      leave both running and write DIR/env (shell syntax) that tells where everything is
   --stop DIR  end what --keep left running in DIR; the files stay
   --dev       build the dev profile: quicker to build, slower to run
 
@@ -39,7 +39,7 @@ is_ours() {
   [ -r "/proc/$1/cmdline" ] && tr '\0' '\n' <"/proc/$1/cmdline" 2>/dev/null | grep -qxF -- "$2"
 }
 
-# Ends the appliance whose configuration is $2, gently first.
+# Ends the program whose configuration is $2, gently first.
 stop_process() {
   local pid=$1 config=$2 tries
   is_ours "$pid" "$config" || return 0
@@ -52,10 +52,11 @@ stop_process() {
   kill -KILL "$pid" 2>/dev/null || true
 }
 
-# How a kept appliance in directory $1 is started again.
+# How what is kept in directory $1 is started again.
 print_start() {
   # shellcheck disable=SC2016  # for whoever reads it to expand
-  printf 'To start it again:  . %q/env && "$HALLMARK_BIN/hallmark" --config "$HALLMARK_CONFIG" run\n' "$1"
+  printf 'To start it again:  . %q/env && "$HALLMARK_BIN/hallmark" --config "$HALLMARK_CONFIG" run
+and beside it:      . %q/env && "$HALLMARK_BIN/hallmark-ocsp" --config "$HALLMARK_OCSP_CONFIG" run\n' "$1" "$1"
 }
 
 if [ -n "${stop_directory:-}" ]; then
@@ -64,9 +65,11 @@ if [ -n "${stop_directory:-}" ]; then
   . "$stop_directory/env"
   running=no
   for pid in $HALLMARK_PIDS; do
-    is_ours "$pid" "$HALLMARK_CONFIG" || continue
-    running=yes
-    stop_process "$pid" "$HALLMARK_CONFIG"
+    for config in "$HALLMARK_CONFIG" "$HALLMARK_OCSP_CONFIG"; do
+      is_ours "$pid" "$config" || continue
+      running=yes
+      stop_process "$pid" "$config"
+    done
   done
   case "$running" in
     yes) echo "stopped; the files are in $stop_directory" ;;
@@ -90,7 +93,7 @@ fi
 
 # ---- progress -------------------------------------------------------------------------------------------------
 
-steps=10
+steps=14
 number=0
 step() {
   number=$((number + 1))
@@ -105,23 +108,25 @@ show() {
   "$@" | sed 's/^/    /'
 }
 
-pid=''
+pid='' ocsp_pid=''
 succeeded=no
 sockets_elsewhere=''
 ended() {
   local code=$?
   if [ "$succeeded" = yes ] && [ "$keep" = yes ]; then return; fi
+  [ -z "$ocsp_pid" ] || stop_process "$ocsp_pid" "$ocsp_config"
   [ -z "$pid" ] || stop_process "$pid" "$config"
   [ -z "$sockets_elsewhere" ] || rm -rf -- "$sockets_elsewhere"
   if [ "$succeeded" != yes ]; then
     printf '\nThe quickstart failed (exit code %d).' "$code" >&2
     # Only what this run wrote: an earlier one's log would mislead.
-    if [ -n "$pid" ] && [ -s "$directory/hallmark.log" ]; then
-      printf ' The end of %s:\n' "$directory/hallmark.log" >&2
-      tail -n 30 "$directory/hallmark.log" >&2
-    else
-      printf '\n' >&2
-    fi
+    local log
+    for log in ${pid:+hallmark.log} ${ocsp_pid:+ocsp.log}; do
+      [ -s "$directory/$log" ] || continue
+      printf '\nThe end of %s:\n' "$directory/$log" >&2
+      tail -n 30 "$directory/$log" >&2
+    done
+    printf '\n' >&2
   fi
 }
 trap ended EXIT
@@ -165,6 +170,7 @@ else
 fi
 chmod 700 "$directory"
 config=$directory/hallmark.toml
+ocsp_config=$directory/ocsp.toml
 # A Unix socket's path has at most 103 bytes.
 run=$directory/run
 if [ "${#run}" -gt 85 ]; then
@@ -182,12 +188,12 @@ echo "  token label hallmark, serial number $token_serial; its PIN is in $direct
 
 # ---- 3: configuration and ceremony ----------------------------------------------------------------------------
 
-# A TCP port on loopback that nobody listens on.
+# A TCP port on loopback that nobody listens on, and none of the arguments.
 free_port() {
   local port
   while :; do
     port=$((20000 + (RANDOM * 32768 + RANDOM) % 12000))
-    if ! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null && [ "$port" != "${1:-}" ]; then
+    if ! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null && [[ " $* " != *" $port "* ]]; then
       echo "$port"
       return
     fi
@@ -197,13 +203,20 @@ free_port() {
 step "Configuration, and the ceremony: two roots, a device issuer and an access issuer"
 api_port=$(free_port)
 ops_port=$(free_port "$api_port")
+# Before the ceremony: certificates name the URLs.
+ocsp_port=$(free_port "$api_port" "$ops_port")
+ocsp_ops_port=$(free_port "$api_port" "$ops_port" "$ocsp_port")
+public=http://127.0.0.1:$ocsp_port
 fill_in() {
   sed -e "s|@API_PORT@|$api_port|g" -e "s|@OPS_PORT@|$ops_port|g" -e "s|@RUN@|$run|g" \
+    -e "s|@OCSP_PORT@|$ocsp_port|g" -e "s|@OCSP_OPS_PORT@|$ocsp_ops_port|g" -e "s|@PUBLIC@|$public|g" \
+    -e "s|@LOG_KEY@|state/log.vkey|g" \
     -e "s|@OPERATOR@|$(id -un)|g" -e "s|@UID@|$(id -u)|g" -e "s|@MODULE@|$softhsm_module|g" \
     -e "s|@TOKEN_SERIAL@|$token_serial|g" -e "s|@SESSIONS@|$(nproc)|g" "$1"
 }
 fill_in "$root/softhsm/hallmark.toml.in" >"$config"
 fill_in "$root/softhsm/ceremony.toml.in" >"$directory/ceremony.toml"
+fill_in "$root/softhsm/ocsp.toml.in" >"$ocsp_config"
 cp -r "$root/profiles" "$directory/profiles"
 show "$hallmark" --config "$config" check-config
 show "$hallmark" --config "$config" ceremony run "$directory/ceremony.toml"
@@ -212,6 +225,7 @@ show "$hallmark" --config "$config" ceremony run "$directory/ceremony.toml"
 pem() {
   openssl x509 -inform DER -in "$directory/public/ca/$1.cer"
 }
+pem device-1 >"$directory/device-issuer.pem"
 pem device-root >"$directory/device-root.pem"
 { pem device-1; pem device-root; } >"$directory/device-chain.pem"
 pem access-root >"$directory/server-ca.pem"
@@ -219,17 +233,35 @@ pem access-root >"$directory/server-ca.pem"
 # ---- 4: the appliance -----------------------------------------------------------------------------------------
 
 step "Starting the token host and the appliance"
+# Waits until process $1 of configuration $2, called $3, says at port $4 that it is ready.
+wait_until_ready() {
+  local tries
+  for ((tries = 0; ; tries++)); do
+    curl --silent --fail --max-time 2 --output /dev/null "http://127.0.0.1:$4/readyz" && return
+    is_ours "$1" "$2" || { echo "$3 ended" >&2; exit 1; }
+    [ "$tries" -lt 300 ] || { echo "$3 is not ready after 30 s" >&2; exit 1; }
+    sleep 0.1
+  done
+}
+
 setsid "$hallmark" --config "$config" run >"$directory/hallmark.log" 2>&1 </dev/null &
 pid=$!
-for ((tries = 0; ; tries++)); do
-  curl --silent --fail --max-time 2 --output /dev/null "http://127.0.0.1:$ops_port/readyz" && break
-  is_ours "$pid" "$config" || { echo "the appliance ended" >&2; exit 1; }
-  [ "$tries" -lt 300 ] || { echo "the appliance is not ready after 30 s" >&2; exit 1; }
-  sleep 0.1
-done
+wait_until_ready "$pid" "$config" "the appliance" "$ops_port"
 show "$hallmark" --config "$config" status
 
-# ---- 5: a line and an order -----------------------------------------------------------------------------------
+# ---- 5: the responder -----------------------------------------------------------------------------------------
+
+step "A key for the OCSP responder, approved at the appliance; starting the responder"
+printf '  $ %q --config %q key > %q\n' "$programs/hallmark-ocsp" "$ocsp_config" "$directory/ocsp-1.pem"
+"$programs/hallmark-ocsp" --config "$ocsp_config" key 2>&1 >"$directory/ocsp-1.pem" | sed 's/^/    /'
+show "$hallmark" --config "$config" responder approve ocsp-1 --key "$directory/ocsp-1.pem"
+setsid "$programs/hallmark-ocsp" --config "$ocsp_config" run >"$directory/ocsp.log" 2>&1 </dev/null &
+ocsp_pid=$!
+wait_until_ready "$ocsp_pid" "$ocsp_config" "hallmark-ocsp" "$ocsp_ops_port"
+show "$hallmark" --config "$config" responder list
+show "$programs/hallmark-ocsp" --config "$ocsp_config" status
+
+# ---- 6: a line and an order -----------------------------------------------------------------------------------
 
 step "A line with its own key and certificate, and a production order for it"
 (umask 077 && openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out "$directory/line.key")
@@ -240,7 +272,7 @@ printf '  $ %q --config %q line add line-1 --csr %q > %q\n' \
 show "$hallmark" --config "$config" order open demo --profile mqtt-device --issuer device-1 --line line-1 \
   --quantity 100000 --device-id '[A-Za-z0-9-]+'
 
-# ---- 6: a device ----------------------------------------------------------------------------------------------
+# ---- 7 to 9: a device -----------------------------------------------------------------------------------------
 
 step "A device makes its key and its request (openssl)"
 device=sensor-$(od -An -N4 -tx1 /dev/urandom | tr -d ' \n')
@@ -277,11 +309,59 @@ status=$(as_line "$directory/other.csr" "$directory/refusal.json")
 [ "$status" = 409 ] || { echo "a second key for $device was answered with $status" >&2; exit 1; }
 printf '  status %s: %s\n' "$status" "$(cat "$directory/refusal.json")"
 
-# ---- 9, 10: the log -------------------------------------------------------------------------------------------
+# ---- 10 to 12: what it is worth -------------------------------------------------------------------------------
+
+ocsp=$public/ocsp
+# Asks for the certificate's status; the answer's signature and signer are verified up to the root.
+ask_status() {
+  openssl ocsp -issuer "$directory/device-issuer.pem" -cert "$directory/device.pem" -url "$ocsp" \
+    -CAfile "$directory/device-chain.pem" 2>&1
+}
+# Runs a command with the rest of the arguments until its output has a line that matches $1, for 30 s at most.
+until_it_says() {
+  local pattern=$1 tries said
+  shift
+  for ((tries = 0; ; tries++)); do
+    said=$("$@" || true)
+    grep -q -- "$pattern" <<<"$said" && break
+    [ "$tries" -lt 300 ] || { printf '%s\n' "$said" >&2; echo "no $pattern after 30 s" >&2; exit 1; }
+    sleep 0.1
+  done
+  printf '%s\n' "$said"
+}
+# Shows the status, which must be $1 in an answer that verifies.
+expect_status() {
+  local said
+  said=$(until_it_says "device.pem: $1" ask_status)
+  grep -q '^Response verify OK' <<<"$said" || { printf '%s\n' "$said" >&2; exit 1; }
+  printf '  $ openssl ocsp -issuer %q -cert %q -url %q -CAfile %q\n' "$directory/device-issuer.pem" \
+    "$directory/device.pem" "$ocsp" "$directory/device-chain.pem"
+  printf '%s\n' "$said" | sed 's/^/    /'
+}
+
+step "OCSP says what it is worth: $ocsp"
+expect_status good
+
+step "Revoked, and asked again"
+show "$hallmark" --config "$config" cert revoke "$serial" --reason superseded
+revoked_at=$(date +%s%N)
+expect_status revoked
+printf '  revoked at %s, %d ms after the command\n' "$ocsp" "$((($(date +%s%N) - revoked_at) / 1000000))"
+
+# The issuer's CRL as text, fetched from where certificates say; its signature is verified.
+fetch_crl() {
+  curl --silent --show-error --fail --max-time 10 --output "$directory/device-1.crl" "$public/crl/device-1.crl" &&
+    openssl crl -inform DER -in "$directory/device-1.crl" -CAfile "$directory/device-chain.pem" -noout -text 2>&1
+}
+step "The CRL lists it: $public/crl/device-1.crl"
+listed=$(until_it_says "Serial Number: ${serial^^}" fetch_crl)
+grep -q '^verify OK' <<<"$listed" || { printf '%s\n' "$listed" >&2; exit 1; }
+grep -A 3 -e '^verify OK' -e "Serial Number: ${serial^^}" <<<"$listed" | sed 's/^/    /'
+
+# ---- 13, 14: the log ------------------------------------------------------------------------------------------
 
 step "The signing log accounts for it"
 show "$hallmark" --config "$config" cert show "$serial"
-show "$hallmark" --config "$config" cert revoke "$serial" --reason superseded
 show "$hallmark" --config "$config" cert list --order demo
 
 step "An auditor verifies the log, with no key and no network"
@@ -299,8 +379,11 @@ succeeded=yes
 if [ "$keep" = yes ]; then
   {
     printf 'HALLMARK_API=%q\n' "$api"
+    printf 'HALLMARK_PUBLIC=%q\n' "$public"
+    printf 'HALLMARK_OCSP=%q\n' "$ocsp"
     printf 'HALLMARK_SOCKET=%q\n' "$run/admin.sock"
     printf 'HALLMARK_CONFIG=%q\n' "$config"
+    printf 'HALLMARK_OCSP_CONFIG=%q\n' "$ocsp_config"
     printf 'HALLMARK_ROOT=%q\n' "$directory/device-root.pem"
     printf 'HALLMARK_CHAIN=%q\n' "$directory/device-chain.pem"
     printf 'HALLMARK_LINE_CERT=%q\n' "$directory/line.pem"
@@ -310,14 +393,16 @@ if [ "$keep" = yes ]; then
     printf 'HALLMARK_DETAILS=%q\n' "$directory/private"
     printf 'HALLMARK_LOG_KEY=%q\n' "$directory/state/log.vkey"
     printf 'HALLMARK_BIN=%q\n' "$programs"
-    printf 'HALLMARK_PIDS=%q\n' "$pid"
+    printf 'HALLMARK_PIDS=%q\n' "$pid $ocsp_pid"
     # The token host finds the token by it, whoever starts it.
     printf 'export SOFTHSM2_CONF=%q\n' "$SOFTHSM2_CONF"
   } >"$directory/env"
-  printf '\nIt runs on. Where everything is:  . %q/env\nTo end it:  softhsm/quickstart.sh --stop %q\n' \
+  printf '\nBoth run on. Where everything is:  . %q/env\nTo end them:  softhsm/quickstart.sh --stop %q\n' \
     "$directory" "$directory"
   print_start "$directory"
 else
+  stop_process "$ocsp_pid" "$ocsp_config"
+  ocsp_pid=''
   stop_process "$pid" "$config"
   pid=''
   printf '\nStopped. The files are in %s.\n' "$directory"

@@ -239,12 +239,14 @@ impl Site {
     }
 }
 
-/// What a real configuration has and the quickstart's has not: where to ask about each issuer's certificates,
-/// and a server's name with a domain, as linters want it.
+/// What a real configuration has and the quickstart's has not: where to ask about each issuer's certificates, at names
+/// with a domain as linters want them, also in the server's.
 fn with_urls(configuration: &str) -> String {
     let configuration = configuration.replace("\"localhost\"", "\"hallmark.example\"");
     let mut text = String::new();
-    for line in configuration.lines() {
+    let urls = ["crl_url = ", "ocsp_url = ", "ca_url = "];
+    let lines = configuration.lines();
+    for line in lines.filter(|line| !urls.iter().any(|key| line.starts_with(key))) {
         text += line;
         text.push('\n');
         let key = line
@@ -269,6 +271,7 @@ fn fill_in(file: &str, site: &Site, token_serial: &str) -> String {
     let values = [
         ("API_PORT", site.api_port.to_string()),
         ("OPS_PORT", site.ops_port.to_string()),
+        ("PUBLIC", "http://pki.example".to_owned()),
         ("RUN", run),
         ("OPERATOR", "operator".to_owned()),
         ("UID", uid),
@@ -369,7 +372,7 @@ fn copy_directory(from: &Path, to: &Path) {
 }
 
 /// A TCP port on loopback that nobody has, below those that the system gives to outgoing connections.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     // Test processes that run side by side begin at different places.
     let start = u16::try_from(std::process::id() % 180).unwrap() * 100;
