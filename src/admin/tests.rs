@@ -110,10 +110,7 @@ impl Appliance {
         for known in log.issuers().await.unwrap() {
             issuance.add_issuer(known.name, known.role, vec![known.certificate], None);
         }
-        let operators = vec![Operator {
-            name: "shift-lead".into(),
-            uid,
-        }];
+        let name = "shift-lead".into();
         let terms = crate::config::Revocation {
             ocsp_poll: Duration::from_secs(1),
             ocsp_cached: Duration::from_secs(600),
@@ -121,15 +118,16 @@ impl Appliance {
         };
         let keys = ["device-root".parse().unwrap()].into();
         let revocations = Revocations::new(log.clone(), clock.clone(), terms, keys);
-        let (hsm, crls) = (Hsm::open(&[]), Board::default());
+        let hsm = Hsm::open(&[]);
+        let boards = (Board::default(), crate::responders::Board::default());
         let admin = Admin::new(
             issuance,
             log.clone(),
             revocations,
             hsm,
             clock,
-            (crls, crate::responders::Board::default()),
-            operators,
+            boards,
+            vec![Operator { name, uid }],
         );
         let socket = directory.path().join("admin.sock");
         let (stop, stopping) = Stopping::new();

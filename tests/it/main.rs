@@ -27,6 +27,7 @@ mod layers;
 mod operate;
 mod outage;
 mod renewal;
+mod responders;
 mod revoke;
 mod source;
 mod storage;

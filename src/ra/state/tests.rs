@@ -530,3 +530,50 @@ fn listings_show_what_stands() {
     assert_eq!((&shown["used"], &shown["held"]), (&2.into(), &1.into()));
     assert_eq!(registry.order(&slug("none")), None);
 }
+
+#[test]
+fn a_responder_is_approved_with_one_key_until_it_is_revoked() {
+    let registry = Registry::default();
+    let now = UnixMillis(0);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let spki = Base64(rcgen::PublicKeyData::subject_public_key_info(&key));
+    let approved = |name: &str, spki: &Base64| Change::ResponderApproved {
+        responder: slug(name),
+        spki: spki.clone(),
+    };
+    let revoked = Change::ResponderRevoked {
+        responder: slug("ocsp-1"),
+    };
+    assert!(matches!(
+        registry.admit(&revoked, now),
+        Err(ChangeRefused::Missing(_))
+    ));
+    let no_key = approved("ocsp-1", &Base64(vec![0x30, 0]));
+    assert!(matches!(
+        registry.admit(&no_key, now),
+        Err(ChangeRefused::Value { key: "spki", .. })
+    ));
+    let change = approved("ocsp-1", &spki);
+    registry.admit(&change, now).unwrap();
+    registry.apply(&change);
+    let known = registry.responder(&slug("ocsp-1")).unwrap();
+    assert_eq!(known.sha256, DetailHash::of(&spki.0));
+    assert!(matches!(
+        registry.admit(&change, now),
+        Err(ChangeRefused::Exists(_))
+    ));
+    registry.admit(&revoked, now).unwrap();
+    registry.apply(&revoked);
+    assert_eq!(registry.responders(), []);
+    for number in 0..64 {
+        registry.apply(&approved(&format!("ocsp-{number}"), &spki));
+    }
+    let one_more = approved("ocsp-64", &spki);
+    assert!(matches!(
+        registry.admit(&one_more, now),
+        Err(ChangeRefused::Value {
+            key: "responder",
+            ..
+        })
+    ));
+}
