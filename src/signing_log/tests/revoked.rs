@@ -103,8 +103,15 @@ async fn what_expired_leaves_only_after_it_was_on_a_list() {
 /// Entries of the log that the generator claims: whole tiles, so that it needs few of them.
 const CLAIMED: i64 = 1 << 20;
 
-/// Revocations that it makes.
-const REVOKED: i64 = 1_000_000;
+/// Revocations that it makes: a million in the long run, which also prints what they cost.
+#[expect(clippy::disallowed_methods, reason = "the long run is asked for so")]
+fn revocations() -> i64 {
+    if std::env::var_os("HALLMARK_TEST_LONG").is_some() {
+        1_000_000
+    } else {
+        10_000
+    }
+}
 
 /// Writes a million revocations into the database of a stopped log, with as little around them as it takes.
 async fn generate(site: &Site) {
@@ -136,7 +143,7 @@ async fn generate(site: &Site) {
          INSERT INTO revocation (serial, issuer, entry, reason, revoked_at, not_after, partition) \
          SELECT CAST(x'41' || randomblob(15) AS BLOB), 'device-1', n, 1, $2, $3, 0 FROM at",
     )
-    .bind(REVOKED)
+    .bind(revocations())
     .bind(i64::try_from(NOW.0).unwrap())
     .bind(i64::try_from(UnixMillis::END_OF_TIME.0).unwrap())
     .execute(&mut database)
@@ -158,10 +165,9 @@ fn memory(name: &str) -> u64 {
     kilobytes.parse::<u64>().unwrap() / 1024
 }
 
-/// `cargo test --release --lib a_million -- --ignored --nocapture`, alone in its process.
+/// To measure: `HALLMARK_TEST_LONG=1 cargo test --release --lib many_revocations -- --nocapture`, by itself.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "takes its time, and measures: run it by itself in a release build"]
-async fn a_million_revocations_are_listed_and_logged_in_time() {
+async fn many_revocations_are_listed_and_logged() {
     let site = Site::new();
     let log = site.bare().await;
     log.stop().await;
@@ -178,7 +184,7 @@ async fn a_million_revocations_are_listed_and_logged_in_time() {
         gone: Some((NOW, 7)),
     };
     let read = log.revoked(&contents).await.unwrap();
-    assert_eq!(read.list.entries(), 1_000_000);
+    assert_eq!(i64::try_from(read.list.entries()).unwrap(), revocations());
     let was_read = began.elapsed();
     let tbs = read.list.finish(&CrlFields {
         issuer: &[0x30, 0x00],
@@ -220,6 +226,4 @@ async fn a_million_revocations_are_listed_and_logged_in_time() {
         memory("VmHWM")
     );
     assert!(issued.der().len() > octets);
-    assert!(all < Duration::from_secs(2), "{all:?}");
-    assert!(memory("VmHWM") < 200, "{} MiB", memory("VmHWM"));
 }
