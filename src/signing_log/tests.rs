@@ -4,6 +4,7 @@ mod claims;
 mod faults;
 mod life;
 mod publication;
+mod responders;
 mod revocations;
 mod revoked;
 mod units;
