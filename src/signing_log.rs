@@ -279,7 +279,7 @@ impl SigningLog {
     /// operator's name.
     ///
     /// # Errors
-    /// [`LogError::Change`] for more than [`limits::REVOCATIONS_MAX`](crate::limits::REVOCATIONS_MAX); any other:
+    /// [`LogError::Change`] for more than [`limits::REVOCATIONS_MAX`]; any other:
     /// nothing is known to have changed, and the same call may be made again.
     pub async fn record_revocations(
         &self,
