@@ -6,7 +6,6 @@
 //! [`ConfigError`] names file and key; whoever loads it stops.
 
 mod crl;
-pub(crate) mod document;
 mod file;
 mod text;
 mod uri;
@@ -15,8 +14,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use certstatus::document;
 use certstatus::log::IssuerName;
 
+pub use certstatus::document::ConfigError;
 pub use crl::{CrlTerms, PartitionUrl};
 pub use uri::{TokenUri, UriRefused};
 
@@ -172,43 +173,6 @@ pub struct KeyUri {
     pub token_serial: String,
     /// `object=`.
     pub key_label: String,
-}
-
-/// Why a configuration is refused.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The file cannot be read.
-    #[error("cannot read {}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// The system's error.
-        #[source]
-        source: std::io::Error,
-    },
-    /// Not TOML, an unknown key, or a value of the wrong type.
-    #[error("{}:{line}: {key}: not what belongs here", path.display())]
-    Toml {
-        /// The file.
-        path: PathBuf,
-        /// The line, counted from 1.
-        line: usize,
-        /// The dotted key, or the table in which one is missing.
-        key: String,
-        /// What was found and expected, without the file's text.
-        #[source]
-        source: Box<toml::de::Error>,
-    },
-    /// A value that cannot be.
-    #[error("{}: {key}: {problem}", path.display())]
-    Value {
-        /// The file.
-        path: PathBuf,
-        /// The dotted key.
-        key: String,
-        /// What is wrong and what would be right.
-        problem: String,
-    },
 }
 
 impl Config {

@@ -17,6 +17,7 @@ extern crate self as certstatus;
 pub mod audit;
 mod chain;
 pub mod crl;
+pub mod document;
 pub mod durable;
 pub mod hex;
 pub mod log;

@@ -8,13 +8,14 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use certstatus::document;
 use certstatus::log::IssuerName;
 use certstatus::signature::PublicKey;
 use serde::Deserialize;
 use x509_cert::name::Name;
 
 use super::subject;
-use crate::config::{Config, ConfigError, KeyUri, document};
+use crate::config::{Config, ConfigError, KeyUri};
 use crate::hsm::{KeyAlgorithm, KeyPolicy};
 use crate::limits;
 use crate::profile::{CaSpec, Validity};
@@ -186,7 +187,11 @@ impl Plan {
     /// # Errors
     /// [`PlanRefused`] lists all that is wrong; nothing was made.
     pub fn load(path: &Path, config: &Config) -> Result<Self, PlanRefused> {
-        Self::from_text(path, document::text(path)?, config)
+        Self::from_text(
+            path,
+            document::text(path, document::FILE_BYTES_MAX)?,
+            config,
+        )
     }
 
     /// Like [`Self::load`], from the text that stands in the file `path`, which is not opened.

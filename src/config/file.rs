@@ -53,7 +53,7 @@ const SERVER_NAMES_MAX: usize = 32;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct File {
-    /// Judged by [`super::document::read`].
+    /// Judged by [`certstatus::document::read`].
     #[serde(rename = "version")]
     _version: i64,
     state_dir: String,

@@ -4,16 +4,18 @@
 //! only road is [`Config::load`]. Promises that names, places and durations in it do not contradict each other. Never
 //! holds a secret, only paths to them. Failure story: [`ConfigError`] names file and key; whoever loads it stops.
 
-mod document;
 mod form;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::document;
 use crate::log::checkpoint::VerifierKey;
 use crate::log::entry::Slug;
 use crate::view::HttpsFiles;
+
+pub use crate::document::ConfigError;
 
 /// The whole configuration.
 #[derive(Clone, Debug)]
@@ -104,43 +106,6 @@ pub enum SourceConfig {
         url: String,
         /// `ca_file`, `certificate_file`, `key_file`.
         files: HttpsFiles,
-    },
-}
-
-/// Why a configuration cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The file, or one that it names, cannot be read.
-    #[error("{}: cannot be read", path.display())]
-    Read {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// Not TOML, or not with these keys.
-    #[error("{}:{line}: {key}", path.display())]
-    Toml {
-        /// The file.
-        path: PathBuf,
-        /// The line, from 1.
-        line: usize,
-        /// The dotted key.
-        key: String,
-        /// Why.
-        #[source]
-        source: Box<toml::de::Error>,
-    },
-    /// A value.
-    #[error("{}: {key}: {problem}", path.display())]
-    Value {
-        /// The file.
-        path: PathBuf,
-        /// The dotted key.
-        key: String,
-        /// What is wrong and what would be right.
-        problem: String,
     },
 }
 

@@ -7,6 +7,7 @@
 )]
 
 mod command;
+mod crls;
 mod example;
 mod forge;
 mod honest;

@@ -1,7 +1,7 @@
 //! Each rule of the configuration file, and the key that its refusal names.
 
 use super::*;
-use crate::config::document;
+use certstatus::document;
 use proptest::prelude::*;
 
 /// The published example: what it says must load.

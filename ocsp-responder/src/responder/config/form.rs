@@ -11,9 +11,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{
-    Config, ConfigError, Identify, Listen, LogConfig, Ocsp, SourceConfig, Witness, document,
-};
+use super::{Config, ConfigError, Identify, Listen, LogConfig, Ocsp, SourceConfig, Witness};
+use crate::document;
 use crate::log::checkpoint::VerifierKey;
 use crate::log::entry::Slug;
 use crate::view::HttpsFiles;
@@ -55,7 +54,7 @@ const KEY_FILE_BYTES_MAX: u64 = 4096;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct File {
-    /// Judged by [`super::document::read`].
+    /// Judged by [`crate::document::read`].
     #[serde(rename = "version")]
     _version: i64,
     listen: ListenForm,

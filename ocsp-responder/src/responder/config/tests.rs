@@ -119,11 +119,7 @@ fn every_fault_names_its_key() {
             "source = \"http://h/public/\"",
             "log[0].source: must be a directory",
         ),
-        (
-            "log_key = ",
-            "log_key_file = \"none\"\n# ",
-            "none: cannot be read",
-        ),
+        ("log_key = ", "log_key_file = \"none\"\n# ", "cannot read"),
         ("log_key = ", "# ", "log[0].log_key: is missing"),
         (
             "log_key = \"",

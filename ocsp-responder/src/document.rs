@@ -5,19 +5,54 @@
 //! a value but `version`. Failure story: every failure is a [`ConfigError`]; nothing is half read.
 
 use std::io::Read as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::ConfigError;
-
 /// The longest file in bytes: a hundred times the annotated example.
-const FILE_BYTES_MAX: u64 = 1024 * 1024;
+pub const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
 /// The version of the file formats that this program reads.
 const VERSION: i64 = 1;
+
+/// Why a configuration is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's error.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Not TOML, an unknown key, or a value of the wrong type.
+    #[error("{}:{line}: {key}: not what belongs here", path.display())]
+    Toml {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: usize,
+        /// The dotted key, or the table in which one is missing.
+        key: String,
+        /// What was found and expected, without the file's text.
+        #[source]
+        source: Box<toml::de::Error>,
+    },
+    /// A value that cannot be.
+    #[error("{}: {key}: {problem}", path.display())]
+    Value {
+        /// The file.
+        path: PathBuf,
+        /// The dotted key.
+        key: String,
+        /// What is wrong and what would be right.
+        problem: String,
+    },
+}
 
 /// Reads a file whose top level says `version = 1` into its serde form, which has a `version` field.
 ///
