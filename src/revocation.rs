@@ -287,6 +287,12 @@ impl Revocations {
         for serial in serials {
             // Asked anew each time: withdrawing one line's certificates may have taken the next one along.
             let Some(line) = self.log.registry().line_of(*serial) else {
+                // It authenticates no more, but whoever has its key may have renewed with it before that.
+                if reason == RevocationReason::KeyCompromise
+                    && let Some(line) = self.line_of_revoked(*serial).await?
+                {
+                    lines.push(self.withdraw(operator, line, *serial).await?);
+                }
                 continue;
             };
             // First, so that a failure between the steps leaves the safer part; a retry does the rest.
@@ -298,6 +304,19 @@ impl Revocations {
             self.log.record_change(operator, change).await?;
         }
         Ok(lines)
+    }
+
+    /// The line of a certificate that was revoked for another reason than its key.
+    async fn line_of_revoked(&self, serial: SerialNumber) -> Result<Option<Slug>, LogError> {
+        let Some(record) = self.log.certificate(serial).await? else {
+            return Ok(None);
+        };
+        let standing = record.revocation.and_then(|standing| standing.reason);
+        // Where it stands so already all was done, and the line may have new certificates since.
+        if record.why != "line" || standing == Some(RevocationReason::KeyCompromise) {
+            return Ok(None);
+        }
+        Ok(record.line.and_then(|line| line.parse().ok()))
     }
 
     /// Disables a line and ends what its certificates but this one authenticate.

@@ -461,6 +461,16 @@ async fn a_revoked_line_certificate_is_revoked_and_authenticates_no_more() {
             let reply = appliance.ask_anew(identity, "demo", &request).await;
             assert_problem(&reply, StatusCode::FORBIDDEN, "unknown-certificate");
         }
+
+        // That a key was stolen may be known only after its certificate was revoked for another reason.
+        let renewed = appliance.line("line-1");
+        let renewed = serial_of(&path, &der(&std::fs::read(&renewed.certificate).unwrap()));
+        let again = appliance.json(&revoke);
+        assert_eq!(again["line_disabled"], Value::Null, "{again}");
+        let late = ["cert", "revoke", &serials[0], "--reason", "key-compromise"];
+        let late = appliance.json(&late);
+        assert_eq!(late["line_disabled"], "line-1", "{late}");
+        assert_eq!(late["withdrawn"], serde_json::json!([renewed]));
     })
     .await;
 }
