@@ -37,6 +37,7 @@ use super::*;
 use crate::limits::UNRESOLVED_RETURNED_MAX;
 use crate::profile::Tbs;
 use crate::ra::{GrantKind, LineCertificate, OrderState, OrderTerms, Purpose};
+use crate::store::StoreError;
 
 /// The time at which tests begin.
 const NOW: UnixMillis = UnixMillis(1_800_000_000_123);
@@ -269,10 +270,26 @@ impl Site {
         log
     }
 
+    /// The store, which nobody holds any more. A program that another test is just starting has this process's
+    /// files until it runs, the lock among them.
+    async fn store(&self) -> Store {
+        let opening = async {
+            loop {
+                match Store::open(&self.path("state")).await {
+                    Err(StoreError::Locked { .. }) => {
+                        tokio::time::sleep(Duration::from_millis(1)).await;
+                    }
+                    opened => return opened.unwrap(),
+                }
+            }
+        };
+        let opened = tokio::time::timeout(Duration::from_secs(20), opening).await;
+        opened.expect("nobody holds the lock")
+    }
+
     /// The same log, recovering.
     async fn open(&self) -> Result<SigningLog, LogError> {
-        let store = Store::open(&self.path("state")).await.unwrap();
-        SigningLog::open_with(store, self.parts()).await
+        SigningLog::open_with(self.store().await, self.parts()).await
     }
 
     /// The same log, running.

@@ -28,7 +28,7 @@ async fn a_log_is_created_once_and_opened_by_its_key_and_origin_only() {
         origin: "other.example/log".to_owned(),
         ..site.parts()
     };
-    let store = Store::open(&site.path("state")).await.unwrap();
+    let store = site.store().await;
     let refused = SigningLog::open_with(store, other).await.err().unwrap();
     assert!(matches!(refused, LogError::WrongLog(_)), "{refused}");
 
@@ -37,11 +37,11 @@ async fn a_log_is_created_once_and_opened_by_its_key_and_origin_only() {
         key: stranger.parts().key,
         ..site.parts()
     };
-    let store = Store::open(&site.path("state")).await.unwrap();
+    let store = site.store().await;
     let refused = SigningLog::open_with(store, other).await.err().unwrap();
     assert!(matches!(refused, LogError::WrongLog(_)), "{refused}");
 
-    let store = Store::open(&site.path("state")).await.unwrap();
+    let store = site.store().await;
     let refused = SigningLog::create_with(store, site.parts(), json!({})).await;
     assert!(matches!(refused.err().unwrap(), LogError::WrongLog(_)));
 }
@@ -64,7 +64,7 @@ async fn a_second_process_is_locked_out_for_as_long_as_any_part_lives() {
     drop(log);
     assert!(Store::open(&site.path("state")).await.is_err());
     drop(clone);
-    assert!(Store::open(&site.path("state")).await.is_ok());
+    drop(site.store().await);
 }
 
 #[tokio::test]
