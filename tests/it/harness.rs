@@ -12,6 +12,7 @@ pub mod faults;
 pub mod invariants;
 pub mod log;
 pub mod program;
+pub mod responder;
 pub mod site;
 pub mod soft_token;
 

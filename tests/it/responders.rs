@@ -1,7 +1,6 @@
 //! Responders with the real programs: a key is approved, certified, renewed and revoked, and `hallmark-ocsp` answers.
 
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use hyper::StatusCode;
@@ -10,90 +9,12 @@ use serde_json::{Value, json};
 use crate::harness::appliance::PATIENCE;
 use crate::harness::device::{self, Device, serial_of};
 use crate::harness::invariants::all_certificates;
-use crate::harness::program::{openssl, run};
-use crate::harness::site::free_port;
+use crate::harness::program::openssl;
+use crate::harness::responder::Responder;
 use crate::harness::{Appliance, Site, invariants, leave_for_lint};
-use crate::source::root;
 
 /// By when a revocation must be in answers: the configuration promises 1 s after the log, on an idle machine.
 const VISIBLE_WITHIN: Duration = Duration::from_secs(10);
-
-/// A `hallmark-ocsp` beside an appliance; it ends with the test.
-struct Responder {
-    process: Option<Child>,
-    config: PathBuf,
-    port: u16,
-    ops_port: u16,
-}
-
-impl Responder {
-    /// Its configuration beside a site's; not started.
-    fn beside(site: &Site) -> Self {
-        let (port, ops_port) = (free_port(), free_port());
-        let text = std::fs::read_to_string(root().join("softhsm/ocsp.toml.in")).unwrap();
-        let text = text
-            .replace("@OCSP_PORT@", &port.to_string())
-            .replace("@OCSP_OPS_PORT@", &ops_port.to_string())
-            .replace("@LOG_KEY@", "state/log.vkey");
-        let config = site.path().join("ocsp.toml");
-        std::fs::write(&config, text).unwrap();
-        Self {
-            process: None,
-            config,
-            port,
-            ops_port,
-        }
-    }
-
-    /// A command of it.
-    fn command(&self, site: &Site) -> Command {
-        let mut command = site.command("hallmark-ocsp");
-        command.arg("--config").arg(&self.config);
-        command
-    }
-
-    /// Writes its public key, as its operator would, to a file in the site's directory; the file's name.
-    fn key(&self, site: &Site) -> &'static str {
-        let printed = run(self.command(site).arg("key")).stdout;
-        std::fs::write(site.path().join("ocsp-1.pem"), printed).unwrap();
-        "ocsp-1.pem"
-    }
-
-    /// Starts it and waits until it is ready.
-    fn start(&mut self, appliance: &mut Appliance) {
-        let log = std::fs::File::create(appliance.site.path().join("ocsp.log")).unwrap();
-        let mut command = self.command(&appliance.site);
-        command.arg("run").stdin(Stdio::null()).stderr(log);
-        self.process = Some(command.spawn().unwrap());
-        let url = format!("http://127.0.0.1:{}/readyz", self.ops_port);
-        appliance.wait("ready to answer OCSP", |_| {
-            let mut curl = Command::new("curl");
-            curl.args(["--silent", "--fail", "--max-time", "5", "--output"]);
-            curl.args(["/dev/null", &url]).status().unwrap().success()
-        });
-    }
-
-    /// What OpenSSL makes of its answer about a certificate in the site's directory; the answer must verify.
-    fn status(&self, directory: &Path, certificate: &str) -> String {
-        let url = format!("http://127.0.0.1:{}/ocsp", self.port);
-        let mut ask = Command::new("openssl");
-        ask.current_dir(directory).args(["ocsp", "-url", &url]);
-        ask.args(["-issuer", "device-1.pem", "-CAfile", "chain.pem"]);
-        let output = run(ask.args(["-cert", certificate]));
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(errors.contains("Response verify OK"), "{errors}");
-        String::from_utf8(output.stdout).unwrap()
-    }
-}
-
-impl Drop for Responder {
-    fn drop(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            let _ = process.kill();
-            let _ = process.wait();
-        }
-    }
-}
 
 /// Where the certificate of `ocsp-1` by `device-1` is published.
 fn published(site: &Site) -> PathBuf {
