@@ -4,12 +4,18 @@
 //! no line of the file is quoted in it: somebody may have put a secret where none belongs. Never interprets
 //! a value but `version`. Failure story: every failure is a [`ConfigError`]; nothing is half read.
 
+#[cfg(feature = "responder")]
+mod place;
+
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
+
+#[cfg(feature = "responder")]
+pub use place::Place;
 
 /// The longest file in bytes: a hundred times the annotated example.
 pub const FILE_BYTES_MAX: u64 = 1024 * 1024;

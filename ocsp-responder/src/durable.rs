@@ -6,9 +6,9 @@
 //! a temporary file (`.NAME.ThreadId(N).tmp`), which a later write of that name takes away.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags};
@@ -40,13 +40,34 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     replace(path, MODE_PRIVATE, bytes)
 }
 
+/// Who may do what with a file, whatever the umask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// The mode, such as 0o640.
+    pub mode: u32,
+    /// The id of its group; without one, that of this process.
+    pub group: Option<u32>,
+}
+
+/// Like [`write()`], with a mode and group of its own: the file has them before it has its name.
+///
+/// # Errors
+/// As [`write()`]; also when this process may not give a file to the group.
+pub fn write_for(path: &Path, access: Access, bytes: &[u8]) -> io::Result<()> {
+    let directory = ensure_directory(path)?;
+    // Closed to everybody else until it belongs to the right group.
+    let temporary = Temporary::create(path, access.mode & MODE_SECRET, bytes)?;
+    std::os::unix::fs::chown(&temporary.path, None, access.group)?;
+    std::fs::set_permissions(&temporary.path, Permissions::from_mode(access.mode))?;
+    // Owner and mode are to be on disk before the name is.
+    File::open(&temporary.path)?.sync_all()?;
+    temporary.take_name(path, directory)
+}
+
 /// Replaces a file with one of this mode.
 fn replace(path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()> {
     let directory = ensure_directory(path)?;
-    let temporary = Temporary::create(path, mode, bytes)?;
-    std::fs::rename(&temporary.path, path)?;
-    temporary.renamed();
-    sync_directory(directory)
+    Temporary::create(path, mode, bytes)?.take_name(path, directory)
 }
 
 /// Like [`write()`], with mode 0600 from the start: for private keys.
@@ -99,6 +120,13 @@ impl Temporary {
         file.write_all(bytes)?;
         file.sync_all()?;
         Ok(temporary)
+    }
+
+    /// Gives the file its own name, which is durable then.
+    fn take_name(self, path: &Path, directory: &Path) -> io::Result<()> {
+        std::fs::rename(&self.path, path)?;
+        self.renamed();
+        sync_directory(directory)
     }
 
     /// The file has its own name now.
@@ -157,7 +185,6 @@ fn sync_directory(directory: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt as _;
 
     /// The names in a directory, sorted.
     fn names(directory: &Path) -> Vec<String> {
@@ -198,6 +225,19 @@ mod tests {
         write_private(&path, b"new").unwrap();
         assert_eq!(mode() & !0o640, 0);
         assert_eq!(std::fs::read(&path).unwrap(), b"new");
+    }
+
+    #[test]
+    fn a_file_for_others_has_its_mode_whatever_the_umask() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("crl");
+        for mode in [0o664, 0o400, 0o640] {
+            let group = Some(rustix::process::getgid().as_raw());
+            write_for(&path, Access { mode, group }, b"list").unwrap();
+            let found = std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+            assert_eq!(found, mode);
+        }
+        assert_eq!(names(dir.path()), ["crl"]);
     }
 
     #[test]

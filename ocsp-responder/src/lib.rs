@@ -28,6 +28,8 @@ pub mod responder;
 pub mod serial;
 pub mod signature;
 pub mod status;
+#[cfg(feature = "responder")]
+pub mod sync;
 pub mod time;
 #[cfg(feature = "responder")]
 pub mod view;

@@ -46,11 +46,15 @@ use crate::view::{HttpsRefused, View, ViewError};
 use answer::Answerer;
 use cache::Cache;
 use files::Files;
+pub(crate) use http::body::Body;
 use issuers::Issuers;
 use log::{FollowedLog, Follower};
+pub(crate) use metrics::Exposition;
 use metrics::Metrics;
 use mirror::Mirror;
-use server::{Public, Stopping};
+use server::Public;
+pub(crate) use server::{Stopping, converse};
+pub(crate) use shares::{Origin, Shares};
 use source::SharedSource;
 
 /// The time for followers and mirrors to put things down after the last answer.

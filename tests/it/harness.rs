@@ -11,6 +11,7 @@ pub mod dice;
 pub mod faults;
 pub mod invariants;
 pub mod log;
+pub mod mosquitto;
 pub mod program;
 pub mod responder;
 pub mod site;

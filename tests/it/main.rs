@@ -12,6 +12,7 @@
 )]
 
 mod accounts;
+mod brokers;
 mod ceremony;
 mod compile_fail;
 mod corpora;

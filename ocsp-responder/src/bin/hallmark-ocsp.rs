@@ -1,11 +1,12 @@
 //! Answers OCSP, CRLs and CA certificates from published signing logs, and holds no CA key.
 //!
-//! Owns the command line, the process's hardening and its exit code; what is answered is [`certstatus::responder`]'s.
-//! Exit code 0: done; 1: failed, or not ready; 2: the command is not understood.
+//! Owns the command line, the process's hardening and its exit code; what is answered is [`certstatus::responder`]'s, and
+//! what brokers get is [`certstatus::sync`]'s. Exit code 0: done; 1: failed, or not ready; 2: the command is not understood;
+//! 3: a CRL has half of its life left or less (`crl-sync --once`).
 
 use std::io::{self, Read as _, Write as _};
 use std::net::TcpStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use certstatus::hex;
 use certstatus::responder::{
     self, Clock, Config, ConfigError, KeyError, Responder, RunError, SigningKey, WitnessKey,
 };
+use certstatus::sync::{self, SyncConfig, SyncError, Syncer};
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser, Subcommand};
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
@@ -72,6 +74,24 @@ with --json everything goes to standard output.")]
     /// Ask the running responder how it is; exit code 1 when it is not ready
     #[command(after_help = "Example: hallmark-ocsp --config ocsp.toml status --json")]
     Status,
+    /// Keep a broker's CRL files, in the foreground, until SIGTERM or SIGINT; --config is a file of its own kind
+    #[command(after_help = "\
+Examples:
+  hallmark-ocsp --config /etc/hallmark/mosquitto.toml crl-sync
+  hallmark-ocsp --config /etc/hallmark/mosquitto.toml crl-sync --once --json
+  hallmark-ocsp --config mosquitto.toml crl-sync --check-config
+
+Fetches CRLs, verifies them, puts them where the broker reads them and then tells it: docs/BROKERS.md.
+Exit code of --once: 0 when the broker has every CRL and was told, 3 when half of a CRL's life or more is over,
+1 when something failed.")]
+    CrlSync {
+        /// Do everything once, and say how it is
+        #[arg(long)]
+        once: bool,
+        /// Check the configuration and say what is wrong with it
+        #[arg(long, conflicts_with = "once")]
+        check_config: bool,
+    },
 }
 
 /// Why a command fails.
@@ -86,6 +106,9 @@ enum Failure {
     /// The responder.
     #[error(transparent)]
     Run(#[from] RunError),
+    /// `crl-sync`.
+    #[error(transparent)]
+    Sync(#[from] SyncError),
     /// `--log`.
     #[error("--log {filter}: not a filter")]
     Filter {
@@ -122,17 +145,28 @@ fn main() -> ExitCode {
             .error(ErrorKind::MissingRequiredArgument, text)
             .exit();
     };
-    let config = match Config::load(config) {
-        Ok(config) => config,
-        Err(error) => return failed(&error.into()),
-    };
     let done = match arguments.command {
-        Command::Run => run(config, &arguments),
+        Command::CrlSync { once, check_config } => {
+            let config = SyncConfig::load(config).map_err(Failure::from);
+            config.and_then(|config| match check_config {
+                true => check_sync_config(&config, arguments.json),
+                false => crl_sync(config, once, &arguments),
+            })
+        }
+        command => respond(command, config, &arguments),
+    };
+    done.unwrap_or_else(|failure| failed(&failure))
+}
+
+/// The commands of the responder.
+fn respond(command: Command, config: &Path, arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let config = Config::load(config)?;
+    match command {
         Command::CheckConfig => check_config(&config, arguments.json),
         Command::Key => key(&config, arguments.json),
         Command::Status => status(&config, arguments.json),
-    };
-    done.unwrap_or_else(|failure| failed(&failure))
+        Command::Run | Command::CrlSync { .. } => run(config, arguments),
+    }
 }
 
 /// Says why.
@@ -153,10 +187,7 @@ fn run(config: Config, arguments: &Arguments) -> Result<ExitCode, Failure> {
     start_log(arguments)?;
     harden()?;
     raise_file_limit(u64::try_from(config.listen.connections).unwrap_or(u64::MAX));
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build();
-    let runtime = runtime.map_err(system("the runtime does not start"))?;
+    let runtime = runtime()?;
     let done = runtime.block_on(async {
         let told = stop_signal()?;
         let responder = Responder::open(config, Clock::system()).await?;
@@ -172,6 +203,50 @@ fn run(config: Config, arguments: &Arguments) -> Result<ExitCode, Failure> {
     // A directory on a dead network file system must not hold up the stop.
     runtime.shutdown_timeout(SHUTDOWN_DEADLINE);
     done
+}
+
+/// The runtime.
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    runtime.map_err(system("the runtime does not start"))
+}
+
+/// `crl-sync`.
+fn crl_sync(config: SyncConfig, once: bool, arguments: &Arguments) -> Result<ExitCode, Failure> {
+    start_log(arguments)?;
+    let runtime = runtime()?;
+    let done = runtime.block_on(async {
+        let told = stop_signal()?;
+        let mut syncer = Syncer::open(config, Clock::system())?;
+        if !once {
+            syncer.run(told).await?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        let status = syncer.once().await;
+        print(&if arguments.json {
+            format!("{}\n", serde_json::json!(status))
+        } else {
+            status.text()
+        })?;
+        Ok(ExitCode::from(status.exit_code()))
+    });
+    runtime.shutdown_timeout(SHUTDOWN_DEADLINE);
+    done
+}
+
+/// `crl-sync --check-config`.
+fn check_sync_config(config: &SyncConfig, json: bool) -> Result<ExitCode, Failure> {
+    sync::check(config)?;
+    let crls = config.names();
+    let text = if json {
+        format!("{}\n", serde_json::json!({ "valid": true, "crls": crls }))
+    } else {
+        format!("the configuration is valid; CRLs: {}\n", crls.join(", "))
+    };
+    print(&text)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Waits for SIGTERM or SIGINT.

@@ -4,17 +4,15 @@
 //! named with its dotted key. Reads the files of log keys and no other.
 
 use std::collections::HashSet;
-use std::net::SocketAddr;
 use std::ops::RangeInclusive;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use serde::Deserialize;
 
 use super::{Config, ConfigError, Identify, Listen, LogConfig, Ocsp, SourceConfig, Witness};
-use crate::document;
+use crate::document::{self, Place};
 use crate::log::checkpoint::VerifierKey;
-use crate::log::entry::Slug;
 use crate::view::HttpsFiles;
 
 /// How long answers may live: below, clients' clocks are too far apart; above, a revocation takes too long to be seen.
@@ -108,104 +106,13 @@ struct LogForm {
     poll: Option<String>,
 }
 
-/// Where the values stand: for errors and relative paths.
-struct Place<'a> {
-    file: &'a Path,
-    base: PathBuf,
-}
-
-impl Place<'_> {
-    /// The refusal of a value.
-    fn refuse(&self, key: &str, problem: impl ToString) -> ConfigError {
-        ConfigError::Value {
-            path: self.file.to_owned(),
-            key: key.to_owned(),
-            problem: problem.to_string(),
-        }
-    }
-
-    /// A path; relative ones begin at the configuration's directory.
-    fn path(&self, key: &str, text: &str) -> Result<PathBuf, ConfigError> {
-        if text.is_empty() {
-            return Err(self.refuse(key, "must not be empty"));
-        }
-        Ok(self.base.join(text))
-    }
-
-    /// A duration with its unit.
-    fn duration(
-        &self,
-        key: &str,
-        text: Option<&str>,
-        default: Duration,
-        range: &RangeInclusive<Duration>,
-    ) -> Result<Duration, ConfigError> {
-        let Some(text) = text else {
-            return Ok(default);
-        };
-        let read = humantime::parse_duration(text).map_err(|error| {
-            self.refuse(
-                key,
-                format!("write a number and a unit, such as \"10m\": {error}"),
-            )
-        })?;
-        if range.contains(&read) {
-            return Ok(read);
-        }
-        let (least, most) = (range.start(), range.end());
-        let (least, most) = (
-            humantime::format_duration(*least),
-            humantime::format_duration(*most),
-        );
-        Err(self.refuse(key, format!("must be {least} to {most}")))
-    }
-
-    /// A number.
-    fn number(
-        &self,
-        key: &str,
-        number: Option<usize>,
-        default: usize,
-        range: &RangeInclusive<usize>,
-    ) -> Result<usize, ConfigError> {
-        match number {
-            None => Ok(default),
-            Some(number) if range.contains(&number) => Ok(number),
-            Some(_) => {
-                Err(self.refuse(key, format!("must be {} to {}", range.start(), range.end())))
-            }
-        }
-    }
-
-    /// An address.
-    fn address(&self, key: &str, text: &str) -> Result<SocketAddr, ConfigError> {
-        let refused = |_| {
-            self.refuse(
-                key,
-                "must be an IP address and a port, such as \"0.0.0.0:8080\"",
-            )
-        };
-        text.parse().map_err(refused)
-    }
-
-    /// A name.
-    fn slug(&self, key: &str, text: &str) -> Result<Slug, ConfigError> {
-        text.parse().map_err(|refused| self.refuse(key, refused))
-    }
-}
-
 impl File {
     /// Checks every value and what they say together.
     ///
     /// # Errors
     /// [`ConfigError`] names the first key that is wrong.
     pub fn into_config(self, file: &Path) -> Result<Config, ConfigError> {
-        let absolute = std::path::absolute(file).map_err(|source| ConfigError::Read {
-            path: file.to_owned(),
-            source,
-        })?;
-        let base = absolute.parent().unwrap_or(Path::new("/")).to_owned();
-        let place = Place { file, base };
+        let place = Place::of(file)?;
         let listen = listen(self.listen, &place)?;
         let ocsp = ocsp(self.ocsp, &place)?;
         let witness = witness(self.witness, &place)?;
@@ -242,11 +149,7 @@ fn listen(form: ListenForm, place: &Place<'_>) -> Result<Listen, ConfigError> {
         .iter()
         .map(|text| place.address("listen.http", text));
     let http = http.collect::<Result<_, _>>()?;
-    let ops = place.address("listen.ops", &form.ops)?;
-    if !ops.ip().is_loopback() {
-        let problem = "must be a loopback address, such as \"127.0.0.1:9402\": what it tells is for this machine";
-        return Err(place.refuse("listen.ops", problem));
-    }
+    let ops = place.loopback("listen.ops", &form.ops)?;
     let connections = place.number(
         "listen.connections",
         form.connections,
