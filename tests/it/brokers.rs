@@ -9,6 +9,7 @@ use hyper::StatusCode;
 use crate::harness::appliance::{LineIdentity, PATIENCE, pem};
 use crate::harness::device::{Device, der, serial_of};
 use crate::harness::mosquitto::{Mosquitto, make_server_certificate};
+use crate::harness::rabbitmq::RabbitMq;
 use crate::harness::responder::Responder;
 use crate::harness::{Appliance, Site, invariants};
 
@@ -173,6 +174,55 @@ impl Drop for Sync {
     }
 }
 
+/// A client that stays; what happens to it.
+struct Stays {
+    process: Child,
+    log: PathBuf,
+}
+
+impl Stays {
+    fn start(mut command: Command, log: PathBuf) -> Self {
+        let file = std::fs::File::create(&log).unwrap();
+        command
+            .stdin(Stdio::null())
+            .stdout(file.try_clone().unwrap())
+            .stderr(file);
+        let process = command.spawn().unwrap();
+        let client = Self { process, log };
+        client.wait("connected", 1);
+        client
+    }
+
+    fn told(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// How often something happened to it: a whole line.
+    fn times(&self, what: &str) -> usize {
+        self.told().lines().filter(|line| *line == what).count()
+    }
+
+    /// Looks until something happened to it so many times.
+    fn wait(&self, what: &str, times: usize) {
+        let ends = Instant::now() + PATIENCE;
+        while self.times(what) < times {
+            assert!(
+                Instant::now() < ends,
+                "not {times} times {what}: {}",
+                self.told()
+            );
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Stays {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
 /// Asserts that a client's message was acknowledged.
 fn acknowledged(output: &Output) {
     assert!(output.status.success(), "{output:?}");
@@ -201,7 +251,7 @@ async fn mosquitto_refuses_a_client_once_its_certificate_is_revoked() {
         "[mosquitto]\ncrl_file = {crl_file:?}\npid_file = {:?}\n",
         broker.pid_file()
     );
-    let config = factory.configure("mosquitto", &table);
+    let config = factory.configure("sync", &table);
     let checked = factory.sync(&config, &["--check-config"]).output().unwrap();
     acknowledged(&checked);
 
@@ -240,5 +290,141 @@ async fn mosquitto_refuses_a_client_once_its_certificate_is_revoked() {
     acknowledged(&broker.publish_with_paho(&good.certificate, &good.key));
     sync.wait("newly_revoked=1", 1);
     drop((sync, broker));
+    factory.end().await;
+}
+
+#[tokio::test]
+async fn mosquitto_ends_the_live_session_of_a_revoked_client_where_that_is_asked() {
+    let mut factory = Factory::start();
+    let (good, bad) = (
+        factory.device("sensor-1").await,
+        factory.device("sensor-2").await,
+    );
+    let crl_file = factory.path("revoked.crl.pem");
+    let mut broker = Mosquitto::configured(factory.appliance.site.path(), &crl_file);
+    // The harness starts it again when it ends, as a service manager does at a restart.
+    let restart = format!("kill $(cat {})", broker.pid_file().display());
+    let table = format!(
+        "[mosquitto]\ncrl_file = {crl_file:?}\npid_file = {:?}\nend_sessions = true\n\
+         restart_command = [\"bash\", \"-c\", {restart:?}]\n",
+        broker.pid_file()
+    );
+    let config = factory.configure("sync", &table);
+    let _owed = factory.once(&config);
+    broker.start();
+    let sync = factory.start_sync(&config);
+    sync.wait("the broker was told", 1);
+    let [stays, leaves] = [&good, &bad].map(|device| {
+        let log = factory.path(&format!("{}.log", device.id));
+        Stays::start(broker.stay(&device.certificate, &device.key), log)
+    });
+    assert_eq!(
+        (stays.times("disconnected"), leaves.times("disconnected")),
+        (0, 0)
+    );
+    factory.revoke(&bad);
+    sync.wait("mosquitto was restarted", 1);
+    // Both are cut off; the good one comes back, the other one is refused from then on.
+    stays.wait("connected", 2);
+    leaves.wait("disconnected", 1);
+    until_refused("mosquitto_pub", || {
+        broker.publish(&bad.certificate, &bad.key)
+    });
+    assert_eq!(leaves.times("connected"), 1, "{}", leaves.told());
+    // Nothing is newly revoked by a restart of crl-sync, so nothing is cut off by it.
+    drop(sync);
+    let again = factory.once(&config);
+    assert_eq!(again.status.code(), Some(0), "{again:?}");
+    acknowledged(&broker.publish(&good.certificate, &good.key));
+    assert_eq!(stays.times("disconnected"), 1, "{}", stays.told());
+    drop((stays, leaves, broker));
+    factory.end().await;
+}
+
+#[tokio::test]
+async fn rabbitmq_refuses_a_revoked_client_and_ends_its_session_alone() {
+    let mut factory = Factory::start();
+    let (good, bad) = (
+        factory.device("sensor-1").await,
+        factory.device("sensor-2").await,
+    );
+    let crl_dir = factory.path("crls");
+    std::fs::create_dir(&crl_dir).unwrap();
+    let mut broker = RabbitMq::configured(factory.appliance.site.path(), &crl_dir);
+    let table = format!(
+        "[rabbitmq]\ncrl_dir = {crl_dir:?}\nend_sessions = true\nrabbitmqctl = {:?}\n",
+        broker.control_words()
+    );
+    let config = factory.configure("sync", &table);
+    let first = factory.once(&config);
+    assert_eq!(first.status.code(), Some(0), "{first:?}");
+    broker.start();
+    broker.add_user(&good.id);
+    broker.add_user(&bad.id);
+    for device in [&good, &bad] {
+        acknowledged(&broker.publish(&device.certificate, &device.key));
+    }
+    let sync = factory.start_sync(&config);
+    let [stays, leaves] = [&good, &bad].map(|device| {
+        let log = factory.path(&format!("{}.log", device.id));
+        Stays::start(broker.stay(&device.certificate, &device.key), log)
+    });
+    factory.revoke(&bad);
+    sync.wait("sessions of revoked clients were ended", 1);
+    leaves.wait("disconnected", 1);
+    until_refused("mosquitto_pub", || {
+        broker.publish(&bad.certificate, &bad.key)
+    });
+    assert!(
+        broker.logged().contains("Certificate Revoked"),
+        "{}",
+        broker.logged()
+    );
+    acknowledged(&broker.publish(&good.certificate, &good.key));
+    assert_eq!(leaves.times("connected"), 1, "{}", leaves.told());
+    assert_eq!(stays.times("disconnected"), 0, "{}", stays.told());
+    drop((sync, stays, leaves, broker));
+    factory.end().await;
+}
+
+#[tokio::test]
+async fn what_was_written_and_not_told_when_killed_is_told_at_the_next_start() {
+    let mut factory = Factory::start();
+    let device = factory.device("sensor-1").await;
+    let (crl_file, heard) = (factory.path("revoked.crl.pem"), factory.path("heard.json"));
+    let hook =
+        |command: &[&str]| format!("[hook]\ncrl_file = {crl_file:?}\ncommand = {command:?}\n");
+    let hear = format!("cat >> {}", heard.display());
+    // In place and told once, then a hook that hangs: between the file and the broker.
+    let config = factory.configure("sync", &hook(&["sh", "-c", &hear]));
+    assert_eq!(factory.once(&config).status.code(), Some(0));
+    let config = factory.configure("sync", &hook(&["sleep", "1000"]));
+    let before = std::fs::read(&crl_file).unwrap();
+    let sync = factory.start_sync(&config);
+    factory.revoke(&device);
+    sync.wait("written, and read back", 1);
+    sync.kill();
+    assert_ne!(std::fs::read(&crl_file).unwrap(), before);
+    assert_eq!(std::fs::read_to_string(&heard).unwrap().lines().count(), 1);
+
+    // It happened and was reported as failed: told again, and what is new is still new.
+    let config = factory.configure("sync", &hook(&["sh", "-c", &format!("{hear}; exit 7")]));
+    let failed = factory.once(&config);
+    assert_eq!(failed.status.code(), Some(1), "{failed:?}");
+    let config = factory.configure("sync", &hook(&["sh", "-c", &hear]));
+    assert_eq!(factory.once(&config).status.code(), Some(0));
+    assert_eq!(factory.once(&config).status.code(), Some(0));
+    let heard = std::fs::read_to_string(&heard).unwrap();
+    let heard: Vec<serde_json::Value> = heard
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(heard.len(), 3, "{heard:?}");
+    assert_eq!(heard[1], heard[2]);
+    assert_eq!(
+        heard[2]["crls"][0]["newly_revoked"],
+        serde_json::json!([device.serial])
+    );
+    assert_eq!(heard[2]["crls"][0]["file"], crl_file.to_str().unwrap());
     factory.end().await;
 }

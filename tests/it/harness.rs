@@ -13,6 +13,7 @@ pub mod invariants;
 pub mod log;
 pub mod mosquitto;
 pub mod program;
+pub mod rabbitmq;
 pub mod responder;
 pub mod site;
 pub mod soft_token;

@@ -25,6 +25,12 @@ use crate::SerialNumber;
 /// The name of Mosquitto's process.
 const MOSQUITTO: &str = "mosquitto";
 
+/// What ends the sessions of revoked clients on a RabbitMQ node, in Erlang.
+const END_REVOKED: &str = include_str!("rabbitmq.erl");
+
+/// What RabbitMQ tells clients whose session is ended with all others.
+const END_REASON: &str = "a client certificate was revoked";
+
 /// What is kept of a command's messages, in octets: the end of it.
 const MESSAGES_BYTES_MAX: usize = 2048;
 
@@ -195,22 +201,38 @@ fn hang_up(path: &Path) -> Result<(), TellError> {
     })
 }
 
-/// Ends the sessions of a RabbitMQ's revoked clients.
+/// Ends the sessions of a RabbitMQ's revoked clients; of all clients where it cannot tell whose they are.
 async fn end_sessions(
     words: &[String],
     changes: &[Change],
     deadline: Duration,
 ) -> Result<(), TellError> {
-    let mut words = words.to_vec();
-    let _ = changes;
-    words.extend(
-        [
-            "close_all_connections",
-            "a client's certificate was revoked",
-        ]
-        .map(str::to_owned),
-    );
-    run(&words, &[], deadline).await
+    let with = |more: [&str; 2]| [words, &more.map(str::to_owned)].concat();
+    let files: Vec<String> = changes
+        .iter()
+        .map(|change| erlang_text(&change.file))
+        .collect();
+    let program = END_REVOKED.replace("FILES", &format!("[{}]", files.join(",")));
+    match run(&with(["eval", &program]), &[], deadline).await {
+        Ok(()) => {
+            tracing::info!("sessions of revoked clients were ended");
+            Ok(())
+        }
+        Err(error) => {
+            tracing::warn!(
+                error = crate::chain(&error),
+                "rabbitmq cannot tell which sessions are revoked clients': all are ended"
+            );
+            run(&with(["close_all_connections", END_REASON]), &[], deadline).await
+        }
+    }
+}
+
+/// A path as an Erlang string that needs no quoting: the list of its octets.
+fn erlang_text(path: &Path) -> String {
+    let octets = path.as_os_str().as_encoded_bytes().iter();
+    let numbers: Vec<String> = octets.map(ToString::to_string).collect();
+    format!("[{}]", numbers.join(","))
 }
 
 /// What a hook is told of one CRL.
