@@ -59,6 +59,12 @@ need_program strace strace
 need_program shellcheck shellcheck
 need_program cc gcc
 need_program git git
+need_program ocsptool gnutls-bin
+need_program javac openjdk-17-jdk-headless
+need_program stunnel stunnel4
+need_program mosquitto_pub mosquitto-clients
+need_file /usr/sbin/mosquitto mosquitto
+need_file /usr/sbin/nginx nginx-light
 need_file /usr/lib/softhsm/libsofthsm2.so libsofthsm2
 need_file "/usr/lib/$(uname -m)-linux-gnu/pkcs11-spy.so" opensc-pkcs11
 install_needed

@@ -27,6 +27,7 @@ mod issue;
 mod layers;
 mod operate;
 mod outage;
+mod relying;
 mod renewal;
 mod responders;
 mod revoke;

@@ -54,7 +54,7 @@ impl Responder {
 
     /// Starts it and waits until it is ready.
     pub fn start(&mut self, appliance: &mut Appliance) {
-        let log = std::fs::File::create(appliance.site.path().join("ocsp.log")).unwrap();
+        let log = std::fs::File::create(self.config.with_extension("log")).unwrap();
         let mut command = self.command(&appliance.site);
         command.arg("run").stdin(Stdio::null()).stderr(log);
         self.process = Some(command.spawn().unwrap());
