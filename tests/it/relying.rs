@@ -2,8 +2,10 @@
 //! status, and refuse by when the answer to a revocation says.
 
 mod agreement;
+mod effect;
 mod gnutls;
 mod java;
 mod openssl;
 mod place;
+mod servers;
 mod verdict;

@@ -22,43 +22,47 @@ pub struct Question<'a> {
     pub issuer: &'a str,
     /// More options: the hash, the nonce.
     pub options: &'a [&'a str],
-    /// The name under which `tests/lint.sh` shall find the response, without its end.
-    pub left_as: &'a str,
+    /// The name under which `tests/lint.sh` shall find the response, if it shall, without its end.
+    pub left_as: Option<&'a str>,
 }
 
 impl Question<'_> {
     /// Asks about certificates in one request, by POST.
     pub fn post(&self, leaves: &[&Leaf]) -> Vec<Verdict> {
-        let response = format!("{}.ocsp", self.left_as);
+        let response = self.file();
         let mut command = self.command(leaves);
-        command.args(["-url", self.url, "-respout", &response]);
+        command
+            .args(["-url", self.url, "-respout"])
+            .arg(response.path());
         let verdicts = self.verdicts(leaves, &mut command);
-        self.leave(&response);
+        self.leave(response.path());
         verdicts
     }
 
     /// Asks about one certificate by GET (RFC 6960, A.1) with curl.
     pub fn get(&self, leaf: &Leaf) -> Verdict {
-        let (request, response) = (
-            format!("{}.request", self.left_as),
-            format!("{}.ocsp", self.left_as),
-        );
-        run(self.command(&[leaf]).args(["-reqout", &request]));
-        let der = std::fs::read(self.site.join(request)).unwrap();
+        let (request, response) = (self.file(), self.file());
+        run(self.command(&[leaf]).arg("-reqout").arg(request.path()));
+        let der = std::fs::read(request.path()).unwrap();
         let path = base64ct::Base64::encode_string(&der)
             .replace('+', "%2B")
             .replace('/', "%2F")
             .replace('=', "%3D");
         let mut curl = Command::new("curl");
-        curl.current_dir(self.site);
-        curl.args(["--silent", "--show-error", "--fail", "--output", &response]);
+        curl.args(["--silent", "--show-error", "--fail", "--output"]);
+        curl.arg(response.path());
         run(curl.arg(format!("{}/{path}", self.url)));
         let mut command = self.command(&[leaf]);
         // It would compare the answer's nonce with that of a request which it never sent.
-        command.args(["-respin", &response, "-no_nonce"]);
+        command.arg("-no_nonce").arg("-respin").arg(response.path());
         let verdicts = self.verdicts(&[leaf], &mut command);
-        self.leave(&response);
+        self.leave(response.path());
         verdicts.into_iter().next().unwrap()
+    }
+
+    /// A file in the site's directory.
+    fn file(&self) -> tempfile::NamedTempFile {
+        tempfile::NamedTempFile::new_in(self.site).unwrap()
     }
 
     /// The command with certificates and options: each option stands before the certificates that it is for.
@@ -90,9 +94,10 @@ impl Question<'_> {
     }
 
     /// Leaves a response to be linted.
-    fn leave(&self, response: &str) {
-        let der = std::fs::read(self.site.join(response)).unwrap();
-        leave_for_lint(response, &der);
+    fn leave(&self, response: &Path) {
+        if let Some(name) = self.left_as {
+            leave_for_lint(&format!("{name}.ocsp"), &std::fs::read(response).unwrap());
+        }
     }
 }
 

@@ -270,6 +270,11 @@ impl Place {
         ]
     }
 
+    /// The URL of a CRL at the responder that certificates name.
+    pub fn crl_url(&self, name: &str) -> String {
+        format!("http://127.0.0.1:{}/crl/{name}.crl", self.responder.port)
+    }
+
     /// Waits until both responders serve a full CRL of the issuer, and its partitions, with these certificates and no
     /// other. Then their OCSP answers have them too: a CRL is served once the log up to its anchor is read.
     pub fn wait_until_served(&mut self, issuer: &Issuer, revoked: &[&Leaf]) {
