@@ -9,7 +9,7 @@
 //! Non-critical, in the extensions of every CRL, so that the CA's key vouches for the log's:
 //!
 //! ```text
-//! id-log-anchor ::= { joint-iso-itu-t(2) uuid(25) 238139769127535354640094239956461793089 }
+//! id-log-anchor ::= { 1 2 840 113556 1 8000 2554 45864 3357 32055 18580 40992 12208346 13479745 }
 //!
 //! LogAnchor ::= SEQUENCE {
 //!     origin      UTF8String,   -- the log's origin line
@@ -18,8 +18,9 @@
 //! }
 //! ```
 //!
-//! The arc is the UUID b3280d1d-7d37-4894-a020-ba48dacdaf41, drawn at random for this purpose (ITU-T
-//! X.667). It has 128 bits, more than `const-oid` holds in one arc, so its DER is written by hand.
+//! The last seven arcs are the UUID b3280d1d-7d37-4894-a020-ba48dacdaf41, drawn at random for this purpose, below the arc
+//! that Microsoft keeps for UUIDs cut in pieces. As one arc below 2.25 (ITU-T X.667) it would have 128 bits: RFC 5280,
+//! appendix B, promises readers arcs below 2^28 only, and GnuTLS and Go refuse a whole CRL for a larger one.
 
 mod encode;
 mod read;
@@ -42,10 +43,11 @@ const DISTRIBUTION_POINT: u8 = 0xa0;
 const URI: u8 = 0x86;
 /// id-ce-expiredCertsOnCRL (X.509, 9.5.2.8), non-critical.
 const EXPIRED_CERTS_ON_CRL: &[u8] = &[0x06, 3, 0x55, 0x1d, 60];
-/// id-log-anchor, non-critical: 2.25.238139769127535354640094239956461793089.
+/// id-log-anchor, non-critical.
 const LOG_ANCHOR: &[u8] = &[
-    0x06, 0x14, 0x69, 0x82, 0xe6, 0xa8, 0x86, 0xc7, 0xaf, 0xd3, 0xba, 0xa2, 0xa9, 0xa0, 0x90, 0xae,
-    0xc9, 0x8d, 0xd6, 0xb6, 0xde, 0x41,
+    0x06, 0x21, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x14, 0x01, 0xbe, 0x40, 0x93, 0x7a, 0x82, 0xe6, 0x28,
+    0x9a, 0x1d, 0x81, 0xfa, 0x37, 0x81, 0x91, 0x14, 0x82, 0xc0, 0x20, 0x85, 0xe9, 0x91, 0x5a, 0x86,
+    0xb6, 0xde, 0x41,
 ];
 /// Everything of an entry's extensions before the reason code: one CRLReason (RFC 5280, 5.3.1).
 const REASON_PREFIX: &[u8] = &[
