@@ -5,9 +5,11 @@ use serde_json::Value;
 
 use super::gnutls;
 use super::java::{By, Java};
-use super::openssl::Question;
+use super::openssl::{self, Question};
 use super::place::{ISSUERS, Issuer, Leaf, Place};
 use super::verdict::Verdict;
+use crate::harness::appliance::pem;
+use crate::harness::device::{der, serial_of};
 use crate::harness::invariants;
 
 /// Every reason that revokes for good (docs/REVOCATION.md).
@@ -23,6 +25,7 @@ const REASONS: [&str; 8] = [
 ];
 
 /// A certificate, and what is to be said of it.
+#[derive(Debug)]
 struct Case {
     leaf: Leaf,
     truth: Verdict,
@@ -90,8 +93,11 @@ async fn every_relying_party_says_of_every_certificate_what_the_appliance_says()
         for (issuer, cases) in &all {
             openssl_agrees(&place, issuer, cases);
             gnutls_agrees(&place, cases);
+            crls_agree(&place, issuer, cases);
         }
     });
+    nobody_hears_of_other_issuers(&place, &java);
+    the_crl_of_the_root_judges_an_issuer(&mut place, &java, &all[2].1[0].leaf).await;
     invariants::assert(place.appliance).await;
 }
 
@@ -162,6 +168,117 @@ fn java_agrees(place: &Place, java: &Java, all: &[(&Issuer, Vec<Case>)]) {
             assert_eq!(*told, truth, "{by:?} {:?}", case.leaf);
         }
     }
+}
+
+/// OpenSSL and GnuTLS, by the full CRL that is served, for certificates that name partitions too.
+fn crls_agree(place: &Place, issuer: &Issuer, cases: &[Case]) {
+    let site = place.path();
+    let file = format!("{}-served.crl", issuer.name);
+    place.fetch_crl(issuer.name, &file);
+    for partition in issuer.partitions() {
+        place.fetch_crl(&partition, "partition.crl");
+    }
+    for case in cases {
+        let revoked = matches!(case.truth, Verdict::Revoked { .. });
+        let said = openssl::verify(&site, &case.leaf, "-crl_check", &file);
+        assert_eq!(said.contains("certificate revoked"), revoked, "{said}");
+        let good = said.contains(&format!("{}: OK", case.leaf.file));
+        assert_eq!(good, !revoked, "{said}");
+        assert_eq!(
+            gnutls::verify(&site, &case.leaf, &file),
+            !revoked,
+            "{case:?}"
+        );
+    }
+}
+
+/// Whose issuer has no responder is told so by none: a line's certificate, and that of a device issuer.
+fn nobody_hears_of_other_issuers(place: &Place, java: &Java) {
+    let site = place.path();
+    let line = Leaf {
+        serial: String::new(),
+        file: "line-1.pem".to_owned(),
+        chain: "line-1.pem".to_owned(),
+        issuer: "access",
+        key: None,
+    };
+    let [access, access_root, device_root] =
+        ["access", "access-root", "device-root"].map(|name| pem(&place.appliance.site.ca(name)));
+    for (file, text) in [
+        ("access.pem", &access),
+        ("access-chain.pem", &(access.clone() + &access_root)),
+        ("access-root.pem", &access_root),
+        ("device-root-chain.pem", &device_root),
+    ] {
+        std::fs::write(site.join(file), text).unwrap();
+    }
+    let of_root = Leaf {
+        file: "device-1.pem".to_owned(),
+        chain: "device-1.pem".to_owned(),
+        issuer: "device-root",
+        ..line.clone()
+    };
+    for (by, url) in place.urls() {
+        for leaf in [&line, &of_root] {
+            let question = Question {
+                site: &site,
+                url: &url,
+                issuer: leaf.issuer,
+                options: &["-sha256"],
+                left_as: Some(&format!("{}-{by}-unauthorized", leaf.issuer)),
+            };
+            let refused = Verdict::Refused("unauthorized".to_owned());
+            assert_eq!(question.post(&[leaf]), [refused.clone()], "{leaf:?}");
+            assert_eq!(question.get(leaf), refused, "{leaf:?}");
+            assert_eq!(gnutls::ask(&site, &url, leaf, false), refused, "{leaf:?}");
+        }
+        // Java asks OCSP about end entities only, as it is told.
+        let told = java.ask_below("access-root.pem", By::PostWithNonce(&url), &[&line]);
+        let [Verdict::Refused(said)] = told.as_slice() else {
+            panic!("{told:?}");
+        };
+        assert!(said.contains("UNAUTHORIZED"), "{said}");
+    }
+}
+
+/// A root has no responder: its CRL tells of its issuers. OCSP about what such an issuer signed goes on.
+async fn the_crl_of_the_root_judges_an_issuer(place: &mut Place, java: &Java, leaf: &Leaf) {
+    let site = place.path();
+    let verdicts = |place: &Place| {
+        place.fetch_crl("device-root", "root-served.crl");
+        place.fetch_crl(leaf.issuer, "issuer-served.crl");
+        let read = |file: &str| std::fs::read_to_string(site.join(file)).unwrap();
+        let both = read("root-served.crl") + &read("issuer-served.crl");
+        std::fs::write(site.join("both.crl"), both).unwrap();
+        (
+            openssl::verify(&site, leaf, "-crl_check_all", "both.crl"),
+            gnutls::verify(&site, leaf, "both.crl"),
+            java.ask(By::Crl, &[leaf]),
+        )
+    };
+    let (by_openssl, by_gnutls, by_java) = verdicts(place);
+    assert!(by_openssl.contains(": OK"), "{by_openssl}");
+    assert!(by_gnutls);
+    assert_eq!(by_java, [Verdict::Good]);
+
+    let of_issuer = ["--issuer-certificate", leaf.issuer, "--yes"];
+    let words = ["cert", "revoke", "--reason", "ca-compromise"];
+    let told = place.appliance.json(&[&words[..], &of_issuer].concat());
+    let serial = serial_of(&site, &place.appliance.site.ca(leaf.issuer));
+    place.wait_until_on("device-root", &serial);
+    let (by_openssl, by_gnutls, by_java) = verdicts(place);
+    assert!(by_openssl.contains("certificate revoked"), "{by_openssl}");
+    assert!(!by_gnutls);
+    let at = told["revoked_at"].as_u64().unwrap() / 1000;
+    let said = format!("REVOKED 1 CA_COMPROMISE {at}");
+    assert_eq!(by_java, [Verdict::Refused(said)]);
+    assert_eq!(java.ask(By::Get, &[leaf]), [Verdict::Good]);
+    // The access issuer's too, for those who lint.
+    let line = std::fs::read(site.join("line-1.pem")).unwrap();
+    let line = serial_of(&site, &der(&line));
+    place.appliance.command(&["cert", "revoke", &line]);
+    place.wait_until_on("access", &line);
+    place.fetch_crl("access", "access-served.crl");
 }
 
 /// From the published files alone.

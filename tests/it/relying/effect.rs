@@ -1,8 +1,6 @@
 //! A revocation takes effect at each relying party by when the appliance's answer says, also where a TLS session is
 //! resumed, and a release lets a device in again.
 
-use std::path::Path;
-use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
@@ -14,7 +12,6 @@ use super::servers::{Servers, Session};
 use super::verdict::Verdict;
 use super::{gnutls, openssl};
 use crate::harness::invariants;
-use crate::harness::program::run;
 
 /// Milliseconds since 1970, by the clock that the appliance has too.
 fn now() -> u64 {
@@ -112,23 +109,12 @@ fn gnutls_refuses(place: &Place, leaf: &Leaf) {
 fn openssl_refuses_by_crl(place: &Place, leaf: &Leaf) {
     let site = place.path();
     refused_in_time(place, leaf, "crl", || {
-        fetch_crl(&site, &place.crl_url("device-1"), "fetched.pem");
+        place.fetch_crl("device-1", "fetched.pem");
         let said = openssl::verify(&site, leaf, "-crl_check", "fetched.pem");
         let good = said.contains(&format!("{}: OK", leaf.file));
         assert_ne!(good, said.contains("certificate revoked"), "{said}");
         good
     });
-}
-
-/// Writes a CRL that is served as PEM.
-fn fetch_crl(site: &Path, url: &str, file: &str) {
-    let mut curl = Command::new("curl");
-    curl.current_dir(site);
-    curl.args(["--silent", "--fail", "--output", "fetched.crl", url]);
-    run(&mut curl);
-    let mut convert = Command::new("openssl");
-    convert.current_dir(site).args(["crl", "-inform", "DER"]);
-    run(convert.args(["-in", "fetched.crl", "-out", file]));
 }
 
 /// By OCSP, and by the CRL of a partition.

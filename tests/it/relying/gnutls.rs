@@ -45,3 +45,26 @@ pub fn ask(site: &Path, url: &str, leaf: &Leaf, nonce: bool) -> Verdict {
         other => panic!("{other}: {printed}"),
     }
 }
+
+/// Whether `certtool --verify` takes a certificate with its issuer's up to the device root, with CRLs (PEM).
+pub fn verify(site: &Path, leaf: &Leaf, crls: &str) -> bool {
+    let mut command = Command::new("certtool");
+    command
+        .current_dir(site)
+        .args(["--verify", "--infile", &leaf.chain]);
+    command.args([
+        "--load-ca-certificate",
+        "device-root.pem",
+        "--load-crl",
+        crls,
+    ]);
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    // What it says of each certificate stands before.
+    let chain = said.split_once("Chain verification output: ");
+    let (_, chain) = chain.unwrap_or_else(|| panic!("{leaf:?}: {output:?}"));
+    let taken = chain.starts_with("Verified. The certificate is trusted.");
+    let revoked = chain.contains("The certificate chain is revoked.");
+    assert_ne!(taken, revoked, "{leaf:?}: {said}");
+    taken
+}

@@ -36,6 +36,11 @@ impl Java {
 
     /// What it says of each certificate, its chain being checked up to the device root.
     pub fn ask(&self, by: By<'_>, leaves: &[&Leaf]) -> Vec<Verdict> {
+        self.ask_below("device-root.pem", by, leaves)
+    }
+
+    /// The same up to another root.
+    pub fn ask_below(&self, root: &str, by: By<'_>, leaves: &[&Leaf]) -> Vec<Verdict> {
         let mut command = Command::new("java");
         // It starts faster so: the program is short.
         command.args(["-XX:TieredStopAtLevel=1", "-cp", "."]);
@@ -51,7 +56,7 @@ impl Java {
             }
         };
         command.current_dir(&self.site).arg("Status").args(words);
-        command.arg("device-root.pem");
+        command.arg(root);
         command.args(leaves.iter().map(|leaf| &leaf.chain));
         let printed = String::from_utf8(run(&mut command).stdout).unwrap();
         let lines: Vec<&str> = printed.lines().collect();

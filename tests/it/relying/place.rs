@@ -14,7 +14,7 @@ use crate::harness::device::{Device, der, serial_of};
 use crate::harness::program::run;
 use crate::harness::responder::Responder;
 use crate::harness::site::SOFTHSM;
-use crate::harness::{Appliance, Site, log};
+use crate::harness::{Appliance, Site, leave_for_lint, log};
 
 /// A device issuer of the place.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +27,16 @@ pub struct Issuer {
     hash: &'static str,
     /// Whether its certificates name partitions of its CRL.
     partitioned: bool,
+}
+
+impl Issuer {
+    /// The partitions of its CRL, as the names of their files below `/crl`.
+    pub fn partitions(&self) -> Vec<String> {
+        let numbers = if self.partitioned { 1..=2 } else { 1..=0 };
+        numbers
+            .map(|number| format!("{}/{number}", self.name))
+            .collect()
+    }
 }
 
 /// An issuer for each kind of key, one of them with partitioned CRLs.
@@ -275,24 +285,37 @@ impl Place {
         format!("http://127.0.0.1:{}/crl/{name}.crl", self.responder.port)
     }
 
+    /// Writes a CRL that is served as a PEM file, and leaves it to be linted.
+    pub fn fetch_crl(&self, name: &str, file: &str) {
+        let fetch = ["--silent", "--fail", &self.crl_url(name)];
+        let crl = run(Command::new("curl").args(fetch)).stdout;
+        leave_for_lint(&format!("served-{}.crl", name.replace('/', "-")), &crl);
+        let der = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(der.path(), crl).unwrap();
+        let mut convert = Command::new("openssl");
+        convert.current_dir(self.path());
+        convert.args(["crl", "-inform", "DER", "-out", file, "-in"]);
+        run(convert.arg(der.path()));
+    }
+
+    /// Waits until the CRL that is served lists a serial.
+    pub fn wait_until_on(&mut self, name: &str, serial: &str) {
+        let url = self.crl_url(name);
+        let listed = |_: &mut Appliance| serials_on(&url).contains(serial);
+        self.appliance.wait("served", listed);
+    }
+
     /// Waits until both responders serve a full CRL of the issuer, and its partitions, with these certificates and no
     /// other. Then their OCSP answers have them too: a CRL is served once the log up to its anchor is read.
     pub fn wait_until_served(&mut self, issuer: &Issuer, revoked: &[&Leaf]) {
-        let parts: &[&str] = if issuer.partitioned {
-            &["/1", "/2"]
-        } else {
-            &[]
-        };
-        for base in [self.responder.port, self.by_name.port] {
-            for files in [&[""][..], parts] {
+        let wanted: BTreeSet<_> = revoked.iter().map(|leaf| leaf.serial.clone()).collect();
+        for port in [self.responder.port, self.by_name.port] {
+            for files in [vec![issuer.name.to_owned()], issuer.partitions()] {
+                let on =
+                    |name: &String| serials_on(&format!("http://127.0.0.1:{port}/crl/{name}.crl"));
                 self.appliance.wait("served", |_| {
-                    let mut listed = BTreeSet::new();
-                    for file in files {
-                        let url = format!("http://127.0.0.1:{base}/crl/{}{file}.crl", issuer.name);
-                        listed.extend(serials_on(&url));
-                    }
-                    let wanted = revoked.iter().map(|leaf| leaf.serial.clone());
-                    files.is_empty() || listed == wanted.collect()
+                    let listed: BTreeSet<_> = files.iter().flat_map(on).collect();
+                    files.is_empty() || listed == wanted
                 });
             }
         }
