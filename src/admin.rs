@@ -35,6 +35,7 @@ use crate::revocation::Revocations;
 use crate::signing_log::SigningLog;
 use crate::time::Clock;
 
+mod auditors;
 mod certificates;
 mod lines;
 mod orders;
@@ -211,7 +212,7 @@ pub async fn serve(listener: UnixListener, admin: Admin, mut stopping: Stopping)
 }
 
 /// Every path with its methods.
-fn routes() -> [(&'static str, MethodRouter<Admin>); 20] {
+fn routes() -> [(&'static str, MethodRouter<Admin>); 23] {
     [
         ("/v1/status", get(status::show)),
         ("/v1/lines", get(lines::list).post(lines::add)),
@@ -247,6 +248,9 @@ fn routes() -> [(&'static str, MethodRouter<Admin>); 20] {
             "/v1/responders/{responder}/revoke",
             post(responders::revoke),
         ),
+        ("/v1/auditors", get(auditors::list).post(auditors::add)),
+        ("/v1/auditors/{auditor}/disable", post(auditors::disable)),
+        ("/v1/auditors/{auditor}/enable", post(auditors::enable)),
         ("/v1/profiles", get(status::profiles)),
     ]
 }

@@ -105,10 +105,14 @@ enum Command {
     #[command(subcommand)]
     #[command(after_help = "Example: hallmark --config hallmark.toml cert list --order demo")]
     Cert(CertCommand),
-    /// OCSP responders: whose keys get certificates
+    /// OCSP responders: whose keys get certificates, and who may follow the published log over mTLS
     #[command(subcommand)]
     #[command(after_help = "Example: hallmark --config hallmark.toml responder list")]
     Responder(ResponderCommand),
+    /// Auditors: who may fetch the published log and its details over mTLS
+    #[command(subcommand)]
+    #[command(after_help = "Example: hallmark --config hallmark.toml auditor list")]
+    Auditor(AuditorCommand),
     /// How the appliance is
     #[command(after_help = "Example: hallmark --config hallmark.toml status --json")]
     Status,
@@ -179,8 +183,12 @@ enum ResponderCommand {
     /// Compare the SHA-256 that this prints with the one that `hallmark-ocsp key` prints at the responder. The
     /// certificates (at most 72 hours each) are published in public/responders/NAME/ and renewed when a third of their
     /// life is left. To approve another key under the same name, revoke the responder first.
+    ///
+    /// With --tls-csr the responder also gets a client certificate, with which it fetches /public/ over mTLS. Approve it
+    /// again, with the same key, to give it a further one before that one ends.
     #[command(
-        after_help = "Example: hallmark --config hallmark.toml responder approve ocsp-1 --key ocsp-1.pem"
+        after_help = "Example: hallmark --config hallmark.toml responder approve ocsp-1 \\
+         --key ocsp-1.pem --tls-csr ocsp-1-tls.csr --out ocsp-1-tls.pem"
     )]
     Approve {
         /// Its name, which is `responder` in its configuration: a-z, 0-9 and '-'
@@ -189,10 +197,17 @@ enum ResponderCommand {
         /// Its public key as `hallmark-ocsp key` prints it, PEM or DER; its private key stays at the responder
         #[arg(long, value_name = "FILE")]
         key: PathBuf,
+        /// A request for its client certificate, PEM, DER or base64; for another key than --key
+        #[arg(long, value_name = "FILE", requires = "out")]
+        tls_csr: Option<PathBuf>,
+        /// Where the client certificate's chain goes, PEM
+        #[arg(long, value_name = "FILE", requires = "tls_csr")]
+        out: Option<PathBuf>,
     },
-    /// Renew a responder's certificates no more, and remove them from public/
+    /// Renew a responder's certificates no more, remove them from public/, and refuse it on the mTLS listener
     ///
-    /// Those that it has count until they end, at most 72 hours later: clients do not ask for their status.
+    /// Those that it answers with count until they end, at most 72 hours later: clients do not ask for their status. Its
+    /// client certificates are refused from its next request on.
     #[command(after_help = "Example: hallmark --config hallmark.toml responder revoke ocsp-1")]
     Revoke {
         /// Its name
@@ -202,6 +217,37 @@ enum ResponderCommand {
     /// List the approved responders and their certificates
     #[command(after_help = "Example: hallmark --config hallmark.toml responder list")]
     List,
+}
+
+/// What is done with auditors.
+#[derive(Debug, Subcommand)]
+enum AuditorCommand {
+    /// Add an auditor, or give one a further certificate; prints the certificate chain
+    #[command(
+        after_help = "Example: hallmark --config hallmark.toml auditor add audit-1 --csr audit-1.csr > audit-1.pem"
+    )]
+    Add {
+        /// Its name: a-z, 0-9 and '-'
+        auditor: Slug,
+        /// The auditor's certificate request, PEM, DER or base64; its private key stays with the auditor
+        #[arg(long, value_name = "FILE")]
+        csr: PathBuf,
+    },
+    /// List the auditors
+    #[command(after_help = "Example: hallmark --config hallmark.toml auditor list")]
+    List,
+    /// Refuse an auditor from its next request on
+    #[command(after_help = "Example: hallmark --config hallmark.toml auditor disable audit-1")]
+    Disable {
+        /// Its name
+        auditor: Slug,
+    },
+    /// Let a disabled auditor read again
+    #[command(after_help = "Example: hallmark --config hallmark.toml auditor enable audit-1")]
+    Enable {
+        /// Its name
+        auditor: Slug,
+    },
 }
 
 /// What is done with orders.
@@ -369,6 +415,15 @@ enum CliError {
         #[source]
         source: io::Error,
     },
+    /// A file that an argument names, for what came back.
+    #[error("cannot write {}", path.display())]
+    Out {
+        /// The file.
+        path: PathBuf,
+        /// The system's error.
+        #[source]
+        source: io::Error,
+    },
     /// Standard output.
     #[error("cannot write the answer")]
     Write(#[source] io::Error),
@@ -459,6 +514,7 @@ fn execute(arguments: Arguments, path: PathBuf) -> Result<(), CliError> {
         Command::Order(command) => runtime.block_on(acts::order(command, &config, output)),
         Command::Cert(command) => runtime.block_on(acts::cert(command, &config, output)),
         Command::Responder(command) => runtime.block_on(acts::responder(command, &config, output)),
+        Command::Auditor(command) => runtime.block_on(acts::auditor(command, &config, output)),
         Command::Status => runtime.block_on(acts::status(&config, output)),
     }
 }

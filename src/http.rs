@@ -1,4 +1,4 @@
-//! The listeners on TCP: the line API over mTLS, and health and metrics on loopback.
+//! The listeners on TCP: the line API and what readers fetch over mTLS, and health and metrics on loopback.
 //!
 //! Owns routes, limits on requests, and who the peer is. Promises that every request is judged anew by `ra`,
 //! that every refusal is a problem document (a line's also a note in the signing log, within a budget), and
@@ -26,12 +26,13 @@ use self::door::{Door, Guest, MustGo, Origin};
 use self::listener::Stopping;
 use self::metrics::Metrics;
 use self::problem::{Problem, kind};
+use self::published::Published;
 use self::refusals::{Refusal, Refusals};
 use self::shares::{Place, Shares};
 use crate::issuance::Issuance;
 use crate::limits;
-use crate::ra::{Line, LineState, Refused};
-use crate::signing_log::SigningLog;
+use crate::ra::{Area, Line, Party, Proved, Reader, Refused};
+use crate::signing_log::{Publication, SigningLog};
 use crate::time::Clock;
 
 pub(crate) mod accept;
@@ -45,6 +46,7 @@ mod openapi;
 pub mod ops;
 mod orders;
 pub mod problem;
+mod published;
 mod refusals;
 mod shares;
 pub mod tls;
@@ -92,11 +94,14 @@ struct Inner {
     metrics: Metrics,
     refusals: Refusals,
     door: Door,
-    connections: Shares<Slug>,
+    published: Published,
+    connections: Shares<Party>,
+    /// Of their own, so that neither lines nor readers keep the others out.
+    reader_connections: Shares<Party>,
     in_flight: Shares<Slug>,
     bodies: Shares<Slug>,
     batches: Shares<Slug>,
-    /// The time for one more answer on the connections of a line that may not ask any more.
+    /// The time for one more answer on the connections of a line or reader that may not ask any more.
     farewell: Duration,
 }
 
@@ -118,7 +123,12 @@ struct Asked<'a> {
 impl Api {
     /// The API over these parts; starts the task that notes refusals, so call it in the runtime.
     #[must_use]
-    pub fn new(issuance: Issuance, log: SigningLog, clock: Clock) -> Self {
+    pub fn new(
+        issuance: Issuance,
+        log: SigningLog,
+        clock: Clock,
+        publication: Publication,
+    ) -> Self {
         let refusals = Refusals::start(log.clone());
         Self {
             inner: Arc::new(Inner {
@@ -128,7 +138,12 @@ impl Api {
                 metrics: Metrics::default(),
                 refusals,
                 door: Door::new(),
+                published: Published::new(publication),
                 connections: Shares::new(limits::CONNECTIONS_MAX, limits::CONNECTIONS_PER_LINE_MAX),
+                reader_connections: Shares::new(
+                    limits::READER_CONNECTIONS_MAX,
+                    limits::CONNECTIONS_PER_READER_MAX,
+                ),
                 in_flight: Shares::new(
                     limits::REQUESTS_IN_FLIGHT_MAX,
                     limits::REQUESTS_PER_LINE_MAX,
@@ -140,21 +155,33 @@ impl Api {
         }
     }
 
-    /// Judges the peer now.
+    /// Judges the peer now: it must be a line.
     fn line(&self, peer: Peer) -> Result<Line, Refused> {
         let registry = self.inner.log.registry();
         registry.authenticate_digest(peer.certificate.as_ref(), self.inner.clock.now())
     }
 
-    /// Waits until the peer is no line that may ask, by a change or because its certificate expires, and has been none
+    /// Judges the peer now: it must be a reader who may read this.
+    fn reader(&self, peer: Peer, area: Area) -> Result<Reader, Refused> {
+        let registry = self.inner.log.registry();
+        registry.authenticate_reader(peer.certificate.as_ref(), area, self.inner.clock.now())
+    }
+
+    /// Judges the peer now: whoever it is.
+    fn proved(&self, peer: Peer) -> Result<Proved, Refused> {
+        let registry = self.inner.log.registry();
+        registry.prove(peer.certificate.as_ref(), self.inner.clock.now())
+    }
+
+    /// Waits until the peer is nobody who may ask, by a change or because its certificate expires, and has been none
     /// for so long.
     async fn refused_for(&self, peer: Peer, grace: Duration) {
         let mut changes = self.inner.log.registry().changes();
         let mut refused_since = None;
         loop {
-            let wait = if let Ok(line) = self.line(peer) {
+            let wait = if let Ok(proved) = self.proved(peer) {
                 refused_since = None;
-                self.valid_for(&line)
+                self.valid_for(&proved)
             } else {
                 // Changes of others do not lengthen it.
                 let since = *refused_since.get_or_insert_with(Instant::now);
@@ -169,19 +196,24 @@ impl Api {
         }
     }
 
-    /// How long the certificate that a line showed will be valid at least, or until it is to be looked at again.
-    fn valid_for(&self, line: &Line) -> Duration {
-        let record = self.inner.log.registry().line(line.name());
-        let certificates = record.into_iter().flat_map(|record| record.certificates);
-        let shown = certificates.filter(|it| it.serial == line.serial());
-        let end = shown.map(|it| it.not_after.0).max().unwrap_or_default();
-        let left = end.saturating_sub(self.inner.clock.now().0);
+    /// How long the certificate that a peer showed will be valid at least, or until it is to be looked at again.
+    fn valid_for(&self, proved: &Proved) -> Duration {
+        let left = proved.not_after.0.saturating_sub(self.inner.clock.now().0);
         EXPIRY_LOOK.min(Duration::from_millis(left) + EXPIRY_STEP)
     }
 
     /// Connections that are open, whoever's.
     fn connections(&self) -> usize {
-        self.inner.door.taken() + self.inner.connections.taken()
+        let inner = &self.inner;
+        inner.door.taken() + inner.connections.taken() + inner.reader_connections.taken()
+    }
+
+    /// A place among the connections of whoever the peer proved to be.
+    fn connection(&self, party: &Party) -> Option<Place<Party>> {
+        match party {
+            Party::Line(_) => self.inner.connections.take(party),
+            Party::Reader(_) => self.inner.reader_connections.take(party),
+        }
     }
 
     /// A place among the requests in work; the work keeps it, not the one who waits for the answer.
@@ -219,11 +251,13 @@ impl Api {
 }
 
 /// Every path of the line API with its methods; `openapi.json` describes the same ones.
-fn routes() -> [(&'static str, MethodRouter<Api>); 4] {
+fn routes() -> [(&'static str, MethodRouter<Api>); 6] {
     [
         ("/v1/orders/{order}/certificates", post(orders::certificate)),
         ("/v1/orders/{order}/batches", post(orders::batch)),
         ("/v1/line/certificate", post(lines::renew)),
+        ("/public/{*path}", get(published::public)),
+        ("/private/{*path}", get(published::private)),
         ("/openapi.json", get(openapi::document)),
     ]
 }
@@ -241,7 +275,7 @@ fn router(api: Api) -> Router {
         .with_state(api)
 }
 
-/// Ends the connection with the answer where the peer is no line that may ask, also one that was when it connected.
+/// Ends the connection with the answer where the peer is nobody who may ask, also who was when it connected.
 async fn last_answer_to_strangers(
     State(api): State<Api>,
     Extension(peer): Extension<Peer>,
@@ -249,7 +283,7 @@ async fn last_answer_to_strangers(
     next: Next,
 ) -> Response {
     let mut response = next.run(request).await;
-    if api.line(peer).is_err() {
+    if api.proved(peer).is_err() {
         let close = HeaderValue::from_static("close");
         response.headers_mut().insert(header::CONNECTION, close);
     }
@@ -302,7 +336,7 @@ pub async fn serve_api(
     mut stopping: Stopping,
 ) {
     let (acceptor, router) = (TlsAcceptor::from(tls), router(api.clone()));
-    tokio::spawn(forget_disabled_lines(api.clone(), stopping.clone()));
+    tokio::spawn(forget_disabled(api.clone(), stopping.clone()));
     let mut next = || listener::accept_tcp(&listener);
     while let Some(stream) = listener::accepted(&mut stopping, &mut next).await {
         let (Ok(peer), Ok(ours)) = (stream.peer_addr(), stream.local_addr()) else {
@@ -325,6 +359,7 @@ pub async fn serve_api(
     let closed = async {
         api.inner.door.drained().await;
         api.inner.connections.drained().await;
+        api.inner.reader_connections.drained().await;
     };
     if timeout(limits::ANSWER_DEADLINE, closed).await.is_err() {
         let connections = api.connections();
@@ -333,15 +368,14 @@ pub async fn serve_api(
     api.inner.refusals.finish().await;
 }
 
-/// Lets the door forget where a line came from once it is disabled, until it is time to stop.
-async fn forget_disabled_lines(api: Api, mut stopping: Stopping) {
+/// Lets the door forget where a line or reader came from once it is disabled, until it is time to stop.
+async fn forget_disabled(api: Api, mut stopping: Stopping) {
     let registry = api.inner.log.registry();
     let mut changes = registry.changes();
-    let enabled = |line: &Slug| registry.line_state(line) == Some(LineState::Enabled);
     loop {
         tokio::select! {
             // The senders live as long as the registry, which this API holds.
-            _changed = changes.changed() => api.inner.door.keep_lines(enabled),
+            _changed = changes.changed() => api.inner.door.keep(|party| registry.is_enabled(party)),
             () = stopping.wait() => return,
         }
     }
@@ -369,7 +403,7 @@ impl Serving {
             return;
         };
         // A line may be idle between two devices, and no longer stands in the way of those who come.
-        guest.is_line(place.holder());
+        guest.is_known(place.holder());
         drop(guest);
         let Self {
             router,
@@ -388,12 +422,12 @@ impl Serving {
         drop(place);
     }
 
-    /// Shakes hands; a peer that is no line, or has too many connections, gets one answer and is gone.
+    /// Shakes hands; a peer that is nobody, or has too many connections, gets one answer and is gone.
     async fn meet(
         &mut self,
         stream: TcpStream,
         guest: &Guest,
-    ) -> Option<(Box<TlsStream<TcpStream>>, Peer, Place<Slug>)> {
+    ) -> Option<(Box<TlsStream<TcpStream>>, Peer, Place<Party>)> {
         let end = Instant::now() + limits::STRANGER_DEADLINE;
         let stream = tokio::select! {
             stream = shake_hands(&self.acceptor, stream) => stream?,
@@ -404,8 +438,8 @@ impl Serving {
         let peer = Peer {
             certificate: shown.map(|leaf| DetailHash::of(leaf)),
         };
-        let router = match self.api.line(peer) {
-            Ok(line) => match self.api.inner.connections.take(line.name()) {
+        let router = match self.api.proved(peer) {
+            Ok(proved) => match self.api.connection(&proved.party) {
                 Some(place) => return Some((stream, peer, place)),
                 None => Router::new().fallback(async || Problem::busy()),
             },

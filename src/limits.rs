@@ -92,7 +92,17 @@ pub const CONNECTIONS_MAX: usize = 4096;
 /// Open connections of one line: a quarter, so that one line whose stations run wild shuts out no other.
 pub const CONNECTIONS_PER_LINE_MAX: usize = CONNECTIONS_MAX / 4;
 
-/// Connections that are no line's yet: silent, in their handshake, or strangers'. A silent one costs a socket and 1 KiB,
+/// Open connections of readers on the mTLS listener: responders and auditors, of which a site has a few.
+pub const READER_CONNECTIONS_MAX: usize = 256;
+
+/// Open connections of one reader: a responder needs two, an auditor's download some.
+pub const CONNECTIONS_PER_READER_MAX: usize = READER_CONNECTIONS_MAX / 8;
+
+/// Looks at the disk for all readers at a time: each is one piece of a file, so that nobody waits for long, and the
+/// threads that wait for disks stay free for the log.
+pub const READER_READS_MAX: usize = 8;
+
+/// Connections that are no line's or reader's yet: silent, in their handshake, or strangers'. A silent one costs a socket and 1 KiB,
 /// a handshake that stops before its end no more than its largest message (64 KiB).
 pub const DOOR_MAX: usize = 2048;
 
@@ -104,9 +114,9 @@ pub const DOOR_PER_ORIGIN_MAX: usize = DOOR_MAX / 2;
 /// other: a slow station's handshake needs 1 to 2 s.
 pub const DOOR_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Origins of one line that are remembered, the latest, so that strangers go before them: a line has a few gateways, and
-/// who has its key must not make many addresses count as a line's.
-pub const LINE_ORIGINS_MAX: usize = 16;
+/// Origins of one line or reader that are remembered, the latest, so that strangers go before them: a line has a few
+/// gateways, and who has its key must not make many addresses count as a line's.
+pub const PARTY_ORIGINS_MAX: usize = 16;
 
 /// The whole life of a stranger's connection: a handshake in its own deadline, one request, one answer.
 pub const STRANGER_DEADLINE: Duration = Duration::from_secs(20);

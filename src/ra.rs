@@ -1,8 +1,9 @@
 //! The registration authority: who may ask for what.
 //!
-//! Owns lines, production orders, approved responders and [`Grant`]s. Promises that a [`Line`] stands for a certificate that we
-//! issued, that is valid now and whose line is enabled now; judged on every request. Never trusts a name in
-//! a certificate: only the exact certificate. Failure story: each refusal is a sentence for the line.
+//! Owns lines, production orders, approved responders, readers and [`Grant`]s. Promises that a [`Line`] stands for a
+//! certificate that we issued, that is valid now and whose line is enabled now, a [`Reader`] likewise; judged on every
+//! request. Never trusts a name in a certificate: only the exact certificate, which is one party's alone. Failure story:
+//! each refusal is a sentence for the line or the reader.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -14,10 +15,12 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 pub(crate) use self::pattern::{DeviceIdPattern, is_device_id};
+pub use self::reader::{Area, Party, Proved, Reader, ReaderRecord, Role};
 use self::state::State;
 use crate::limits::DEVICE_ID_CHARS_MAX;
 
 mod pattern;
+mod reader;
 mod state;
 
 /// The name in the log of what the appliance does on its own account: renewals, self-tests, CRLs.
@@ -107,7 +110,7 @@ pub struct LineRecord {
     pub certificates: Vec<LineCertificate>,
 }
 
-/// Whether a line may ask.
+/// Whether a line may ask, or a reader read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LineState {
@@ -117,7 +120,7 @@ pub enum LineState {
     Disabled,
 }
 
-/// A certificate of a line.
+/// A certificate of a line or a reader.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LineCertificate {
@@ -201,10 +204,32 @@ pub enum Change {
         /// Its SubjectPublicKeyInfo, DER.
         spki: Base64,
     },
-    /// A responder gets no more certificates; those that it has count until they end.
+    /// A responder gets no more certificates; those that it answers with count until they end, and those that it reads
+    /// with authenticate no more.
     ResponderRevoked {
         /// The responder.
         responder: Slug,
+    },
+    /// A reader's certificate was issued: it authenticates from now on. An auditor is known from its first one on.
+    ReaderCertified {
+        /// The reader.
+        reader: Reader,
+        /// The certificate.
+        certificate: LineCertificate,
+    },
+    /// A reader's certificate authenticates no more, because it was revoked.
+    ReaderDecertified {
+        /// The reader.
+        reader: Reader,
+        /// The certificate's serial.
+        serial: SerialNumber,
+    },
+    /// A reader may read or not.
+    ReaderSet {
+        /// The reader.
+        reader: Reader,
+        /// The new state.
+        state: LineState,
     },
 }
 
@@ -247,6 +272,8 @@ pub(crate) enum GrantKind {
 pub enum Purpose {
     /// A line's certificate.
     Line(Slug),
+    /// A reader's certificate.
+    Reader(Reader),
     /// The API's own certificate, with these DNS names and IP addresses.
     Server(Vec<String>),
     /// A CA certificate (ceremony).
@@ -264,14 +291,14 @@ pub enum Purpose {
 pub enum Refused {
     /// No client certificate.
     #[error(
-        "this connection shows no client certificate: configure the line's certificate and key"
+        "this connection shows no client certificate: configure the line's or reader's certificate and key"
     )]
     NoCertificate,
-    /// A certificate that this appliance did not issue to a line.
-    #[error("this client certificate does not belong to any line")]
+    /// A certificate that this appliance did not issue to a line or a reader, or that was revoked.
+    #[error("this client certificate does not belong to any line, responder or auditor")]
     UnknownCertificate,
     /// Expired or not yet valid.
-    #[error("the line's certificate is valid from {not_before} until {not_after}, and it is {now}")]
+    #[error("the client certificate is valid from {not_before} until {not_after}, and it is {now}")]
     OutsideValidity {
         /// From.
         not_before: UnixMillis,
@@ -283,6 +310,17 @@ pub enum Refused {
     /// Disabled by an operator.
     #[error("the line {0} is disabled")]
     LineDisabled(Slug),
+    /// Disabled by an operator.
+    #[error("the {0} is disabled")]
+    ReaderDisabled(Reader),
+    /// A certificate of somebody who is there for something else.
+    #[error("this client certificate is of the {party}: {audience}")]
+    WrongRole {
+        /// Whose it is.
+        party: Party,
+        /// Whom this is for.
+        audience: &'static str,
+    },
     /// No such order, or not for this line (told alike, so that names cannot be probed).
     #[error("there is no order {0} for this line")]
     NoOrder(String),
@@ -363,6 +401,8 @@ impl Refused {
             Self::UnknownCertificate => "unknown-certificate",
             Self::OutsideValidity { .. } => "certificate-outside-validity",
             Self::LineDisabled(_) => "line-disabled",
+            Self::ReaderDisabled(_) => "reader-disabled",
+            Self::WrongRole { .. } => "wrong-role",
             Self::NoOrder(_) => "no-such-order",
             Self::OrderClosed(_) => "order-closed",
             Self::OutsideDates { .. } => "order-outside-dates",
@@ -393,6 +433,27 @@ impl Registry {
         now: UnixMillis,
     ) -> Result<Line, Refused> {
         self.read().authenticate(peer, now)
+    }
+
+    /// Whom a peer's certificate proves now, by the SHA-256 of the whole certificate.
+    ///
+    /// # Errors
+    /// [`Refused`]: tell the peer.
+    pub fn prove(&self, peer: Option<&DetailHash>, now: UnixMillis) -> Result<Proved, Refused> {
+        self.read().prove(peer, now)
+    }
+
+    /// The reader of a peer's certificate, if it may read this area now.
+    ///
+    /// # Errors
+    /// [`Refused`]: tell the peer.
+    pub fn authenticate_reader(
+        &self,
+        peer: Option<&DetailHash>,
+        area: Area,
+        now: UnixMillis,
+    ) -> Result<Reader, Refused> {
+        self.read().authenticate_reader(peer, area, now)
     }
 
     /// The order, if this line may use it at all (whatever its state, dates and units are).
@@ -494,6 +555,36 @@ impl Registry {
         self.read().line_of(serial)
     }
 
+    /// The reader that a certificate authenticates, by the certificate's serial.
+    #[must_use]
+    pub fn reader_of(&self, serial: SerialNumber) -> Option<Reader> {
+        self.read().reader_of(serial)
+    }
+
+    /// The reader that a certificate authenticated until it was revoked, with what is needed to let it do so again.
+    #[must_use]
+    pub fn decertified(&self, serial: SerialNumber) -> Option<(Reader, LineCertificate)> {
+        self.read().decertified(serial)
+    }
+
+    /// One reader.
+    #[must_use]
+    pub fn reader(&self, reader: &Reader) -> Option<ReaderRecord> {
+        self.read().reader(reader)
+    }
+
+    /// All readers by role and name.
+    #[must_use]
+    pub fn readers(&self) -> Vec<ReaderRecord> {
+        self.read().readers()
+    }
+
+    /// Whether somebody's certificates count at all.
+    #[must_use]
+    pub fn is_enabled(&self, party: &Party) -> bool {
+        self.read().state_of(party) == Some(LineState::Enabled)
+    }
+
     /// All lines by name.
     #[must_use]
     pub fn lines(&self) -> Vec<LineRecord> {
@@ -532,6 +623,19 @@ impl Registry {
     /// The state to change.
     fn write(&self) -> RwLockWriteGuard<'_, State> {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Change {
+    /// The certificate that authenticates from this change on.
+    #[must_use]
+    pub const fn certifies(&self) -> Option<&LineCertificate> {
+        match self {
+            Self::LineCertified { certificate, .. } | Self::ReaderCertified { certificate, .. } => {
+                Some(certificate)
+            }
+            _ => None,
+        }
     }
 }
 

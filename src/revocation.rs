@@ -174,7 +174,8 @@ impl Revocations {
     /// Revokes, holds or releases certificates by their serials, in one transaction.
     ///
     /// A line's own stop authenticating it first; with key-compromise the line is disabled and its other
-    /// certificates are withdrawn too. A released one authenticates its line again.
+    /// certificates are withdrawn too. A released one authenticates its line again. A reader's likewise, alone: readers
+    /// cannot renew by themselves, so whoever has its key has no other certificate.
     ///
     /// # Errors
     /// [`RevokeError`]: no entry revokes anything; lines may have been changed. The same wish may be made again.
@@ -276,7 +277,7 @@ impl Revocations {
         .into())
     }
 
-    /// Ends what lines' certificates among the serials authenticate.
+    /// Ends what lines' and readers' certificates among the serials authenticate.
     async fn decertify(
         &self,
         operator: &str,
@@ -285,6 +286,12 @@ impl Revocations {
     ) -> Result<Vec<Withdrawn>, RevokeError> {
         let mut lines = Vec::new();
         for serial in serials {
+            if let Some(reader) = self.log.registry().reader_of(*serial) {
+                let serial = *serial;
+                let change = Change::ReaderDecertified { reader, serial };
+                self.log.record_change(operator, change).await?;
+                continue;
+            }
             // Asked anew each time: withdrawing one line's certificates may have taken the next one along.
             let Some(line) = self.log.registry().line_of(*serial) else {
                 // It authenticates no more, but whoever has its key may have renewed with it before that.
@@ -352,7 +359,7 @@ impl Revocations {
         })
     }
 
-    /// Lets lines' certificates that were released authenticate again.
+    /// Lets lines' and readers' certificates that were released authenticate again.
     async fn recertify(
         &self,
         operator: &str,
@@ -368,6 +375,15 @@ impl Revocations {
         };
         if selection.serials.is_empty() {
             return Ok(());
+        }
+        for serial in &selection.serials {
+            if let Some((reader, certificate)) = self.log.registry().decertified(*serial) {
+                let change = Change::ReaderCertified {
+                    reader,
+                    certificate,
+                };
+                self.log.record_change(operator, change).await?;
+            }
         }
         let page = self.log.select(&selection, None, None).await?;
         for record in page.certificates {

@@ -13,7 +13,7 @@ use crate::csr::Csr;
 use crate::http::accept::Told;
 use crate::http::lines::{Asker, certify};
 use crate::http::problem::{Problem, kind};
-use crate::ra::{Change, Grant, LineRecord, LineState, Purpose};
+use crate::ra::{Change, Grant, LineRecord, LineState, Party, Purpose};
 
 /// What adds a line, or gives one a further certificate.
 #[derive(Debug, Deserialize)]
@@ -94,7 +94,7 @@ async fn certified(
         issuance,
         log,
         operator.to_string(),
-        line.clone(),
+        Party::Line(line.clone()),
         grant,
         csr,
         Asker::Operator,

@@ -1,4 +1,4 @@
-//! OCSP responders: listed, approved with their key, revoked.
+//! OCSP responders: listed, approved with their key, given certificates to read with, revoked.
 
 use axum::body::Body;
 use axum::extract::{Extension, Path, State};
@@ -10,10 +10,11 @@ use certstatus::log::entry::Slug;
 use certstatus::log::{Base64, DetailHash, LeafIndex};
 use serde::{Deserialize, Serialize};
 
-use super::{Acting, Admin, answer, missing, read_json, read_path};
+use super::{Acting, Admin, answer, auditors, missing, read_json, read_path};
 use crate::csr::fit_key;
+use crate::http::accept::Told;
 use crate::http::problem::Problem;
-use crate::ra::{ApprovedResponder, Change, ChangeRefused};
+use crate::ra::{ApprovedResponder, Change, ChangeRefused, LineCertificate, Reader, Role};
 use crate::responders::CertificateState;
 
 /// What approves a responder.
@@ -23,6 +24,9 @@ struct NewResponder {
     responder: Slug,
     /// Its public key: PEM, or base64 of the DER.
     key: String,
+    /// The request for a certificate to read the published files with, for another key: PEM or base64.
+    #[serde(default)]
+    tls_csr: Option<String>,
 }
 
 /// A responder with its certificates.
@@ -32,6 +36,8 @@ struct Listed {
     approved: ApprovedResponder,
     /// By issuer; empty until the daemon has looked at them.
     certificates: Vec<CertificateState>,
+    /// Those that it reads the published files with, newest last.
+    client_certificates: Vec<LineCertificate>,
 }
 
 /// A responder that is approved.
@@ -42,6 +48,9 @@ struct Approved {
     /// None where it was approved with this key already.
     #[serde(skip_serializing_if = "Option::is_none")]
     entry: Option<LeafIndex>,
+    /// The certificate to read with, where one was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client: Option<Told>,
 }
 
 /// A responder that is approved no more.
@@ -56,9 +65,12 @@ struct Revoked {
 
 /// `GET /v1/responders`.
 pub(super) async fn list(State(admin): State<Admin>) -> Response {
-    let approved = admin.inner.log.registry().responders().into_iter();
-    let listed = approved.map(|approved| Listed {
+    let registry = admin.inner.log.registry();
+    let listed = registry.responders().into_iter().map(|approved| Listed {
         certificates: admin.inner.responders.of(&approved.responder),
+        client_certificates: registry
+            .reader(&reader(&approved.responder))
+            .map_or_else(Vec::new, |record| record.certificates),
         approved,
     });
     answer(Ok(listed.collect::<Vec<_>>()))
@@ -76,15 +88,32 @@ pub(super) async fn approve(
     }
 }
 
-/// Approves a responder's key.
+/// A responder as one who reads.
+fn reader(name: &Slug) -> Reader {
+    Reader {
+        role: Role::Responder,
+        name: name.clone(),
+    }
+}
+
+/// Approves a responder's key, and gives the responder a certificate to read with where it asks for one.
 async fn approved(
     admin: &Admin,
     Acting(operator): &Acting,
     request: Body,
 ) -> Result<Approved, Problem> {
-    let NewResponder { responder, key } = read_json(request).await?;
+    let NewResponder {
+        responder,
+        key,
+        tls_csr,
+    } = read_json(request).await?;
     let spki = public_key(&key)?;
     let sha256 = DetailHash::of(&spki);
+    let csr = tls_csr.as_deref().map(auditors::request).transpose()?;
+    if csr.as_ref().is_some_and(|csr| csr.spki_sha256() == sha256) {
+        let problem = "it is for the key that signs answers: make another key for TLS";
+        return Err(refused("tls_csr", problem.to_owned()));
+    }
     let log = &admin.inner.log;
     let entry = match log.registry().responder(&responder) {
         Some(known) if known.sha256 == sha256 => None,
@@ -104,10 +133,16 @@ async fn approved(
             Some(logged.map_err(|error| Problem::from(&error))?)
         }
     };
+    // The approval stands where this fails, and the same request goes on here.
+    let client = match csr {
+        Some(csr) => Some(auditors::give(admin, operator, &reader(&responder), csr).await?),
+        None => None,
+    };
     Ok(Approved {
         responder,
         sha256,
         entry,
+        client,
     })
 }
 
@@ -146,7 +181,7 @@ pub(super) async fn revoke(
     answer(revoked(&admin, &operator, &responder).await)
 }
 
-/// Ends a responder's renewals.
+/// Ends a responder's renewals and what it reads.
 async fn revoked(
     admin: &Admin,
     Acting(operator): &Acting,

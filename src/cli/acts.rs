@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use super::client::{Client, with_query};
 use super::{
-    CertCommand, CliError, LineCommand, ListArguments, OrderArguments, OrderCommand, Output,
-    ResponderCommand, moment, print, print_json, revoke, show,
+    AuditorCommand, CertCommand, CliError, LineCommand, ListArguments, OrderArguments,
+    OrderCommand, Output, ResponderCommand, moment, print, print_json, revoke, show,
 };
 use crate::config::Config;
 use crate::time::Clock;
@@ -44,7 +44,8 @@ pub(super) async fn line(
             let added = daemon.post("/v1/lines", Some(body)).await?;
             if output == Output::Text {
                 // Beside the chain, which is to go into a file.
-                let _written = writeln!(std::io::stderr(), "{}", show::line_added(&added));
+                let told = show::certificate_given("line", &added);
+                let _written = writeln!(std::io::stderr(), "{told}");
             }
             tell(output, &added, show::chain)
         }
@@ -79,9 +80,22 @@ pub(super) async fn responder(
 ) -> Result<(), CliError> {
     let daemon = daemon(config);
     match command {
-        ResponderCommand::Approve { responder, key } => {
-            let body = json!({ "responder": responder, "key": read(&key)? });
+        ResponderCommand::Approve {
+            responder,
+            key,
+            tls_csr,
+            out,
+        } => {
+            let mut body = json!({ "responder": responder, "key": read(&key)? });
+            if let Some(csr) = tls_csr {
+                body["tls_csr"] = json!(read(&csr)?);
+            }
             let approved = daemon.post("/v1/responders", Some(body)).await?;
+            if let (Some(out), Some(client)) = (out, approved.get("client")) {
+                // The certificate is there even where it cannot be written: another run gives another.
+                let written = std::fs::write(&out, show::chain(client));
+                written.map_err(|source| CliError::Out { path: out, source })?;
+            }
             tell(output, &approved, show::responder_approved)
         }
         ResponderCommand::Revoke { responder } => {
@@ -92,6 +106,45 @@ pub(super) async fn responder(
         ResponderCommand::List => {
             let responders = daemon.get("/v1/responders").await?;
             tell(output, &responders, show::responders)
+        }
+    }
+}
+
+/// `hallmark auditor …`.
+pub(super) async fn auditor(
+    command: AuditorCommand,
+    config: &Config,
+    output: Output,
+) -> Result<(), CliError> {
+    let daemon = daemon(config);
+    match command {
+        AuditorCommand::Add { auditor, csr } => {
+            let body = json!({ "auditor": auditor, "csr": read(&csr)? });
+            let added = daemon.post("/v1/auditors", Some(body)).await?;
+            if output == Output::Text {
+                // Beside the chain, which is to go into a file.
+                let told = show::certificate_given("auditor", &added);
+                let _written = writeln!(std::io::stderr(), "{told}");
+            }
+            tell(output, &added, show::chain)
+        }
+        AuditorCommand::List => {
+            let auditors = daemon.get("/v1/auditors").await?;
+            tell(output, &auditors, show::auditors)
+        }
+        AuditorCommand::Disable { auditor } => {
+            let path = format!("/v1/auditors/{auditor}/disable");
+            let logged = daemon.post(&path, None).await?;
+            tell(output, &logged, |logged| {
+                show::set(&format!("auditor {auditor} disabled"), logged)
+            })
+        }
+        AuditorCommand::Enable { auditor } => {
+            let path = format!("/v1/auditors/{auditor}/enable");
+            let logged = daemon.post(&path, None).await?;
+            tell(output, &logged, |logged| {
+                show::set(&format!("auditor {auditor} enabled"), logged)
+            })
         }
     }
 }

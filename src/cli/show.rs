@@ -111,11 +111,21 @@ fn pairs(rows: &[(&str, String)]) -> String {
 
 /// Lines, one a row.
 pub(super) fn lines(value: &Value) -> String {
+    certified(value, "line", "LINE")
+}
+
+/// Auditors, one a row.
+pub(super) fn auditors(value: &Value) -> String {
+    certified(value, "name", "AUDITOR")
+}
+
+/// Those who have client certificates, one a row; `name` is the member that names them.
+fn certified(value: &Value, name: &str, heading: &str) -> String {
     let rows = items(value).iter().map(|line| {
         let certificates = line.get("certificates").map_or(&[][..], items);
         let newest = certificates.last().unwrap_or(&Value::Null);
         vec![
-            text(line, "line"),
+            text(line, name),
             text(line, "state"),
             certificates.len().to_string(),
             text(newest, "serial"),
@@ -123,16 +133,16 @@ pub(super) fn lines(value: &Value) -> String {
         ]
     });
     table(
-        &["LINE", "STATE", "CERTIFICATES", "NEWEST", "UNTIL"],
+        &[heading, "STATE", "CERTIFICATES", "NEWEST", "UNTIL"],
         rows.collect(),
     )
 }
 
-/// What is said beside the chain of a line.
-pub(super) fn line_added(value: &Value) -> String {
+/// What is said beside the chain of somebody; `whom` says what it is, and is the member that names it.
+pub(super) fn certificate_given(whom: &str, value: &Value) -> String {
     format!(
-        "line {}: certificate {} until {} (entry {})",
-        text(value, "line"),
+        "{whom} {}: certificate {} until {} (entry {})",
+        text(value, whom),
         text(value, "serial"),
         text(value, "not_after"),
         text(value, "entries.outcome"),
@@ -167,7 +177,19 @@ pub(super) fn responders(value: &Value) -> String {
         "KEY (SHA-256)",
         "PROBLEM",
     ];
-    table(&heading, rows)
+    let reading = items(value).iter().map(|responder| {
+        let clients = responder.get("client_certificates").map_or(&[][..], items);
+        let newest = clients.last().unwrap_or(&Value::Null);
+        vec![
+            text(responder, "responder"),
+            clients.len().to_string(),
+            text(newest, "serial"),
+            date(newest, "not_after"),
+        ]
+    });
+    let reads = ["RESPONDER", "CLIENT CERTIFICATES", "NEWEST", "UNTIL"];
+    let reading = table(&reads, reading.collect());
+    format!("{}\n{reading}", table(&heading, rows))
 }
 
 /// A responder that was approved.
@@ -177,17 +199,24 @@ pub(super) fn responder_approved(value: &Value) -> String {
         Some(entry) => format!("responder {name} approved (entry {entry})"),
         None => format!("responder {name} was approved already"),
     };
+    let client = value.get("client").map_or_else(String::new, |client| {
+        format!(
+            "its client certificate {} counts until {}\n",
+            text(client, "serial"),
+            text(client, "not_after"),
+        )
+    });
     format!(
         "{act}\nkey SHA-256 {}: compare it with what `hallmark-ocsp key` says\n\
          its certificates follow in public/responders/{name}/: see `hallmark responder list`\n",
         text(value, "sha256"),
-    )
+    ) + &client
 }
 
 /// A responder that was revoked.
 pub(super) fn responder_revoked(value: &Value) -> String {
     let act = format!(
-        "responder {} revoked (entry {}): its certificates are not renewed any more",
+        "responder {} revoked (entry {}): its certificates are not renewed, and it reads nothing any more",
         text(value, "responder"),
         text(value, "entry"),
     );
@@ -522,17 +551,20 @@ mod tests {
         for value in odd {
             for show in [
                 lines,
+                auditors,
+                responders,
+                responder_approved,
                 orders,
                 order,
                 certificates,
                 certificate,
                 status,
                 chain,
-                line_added,
                 approved,
             ] {
                 let _ = show(&value);
             }
+            let _ = certificate_given("line", &value);
         }
     }
 

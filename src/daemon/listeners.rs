@@ -19,7 +19,7 @@ use crate::http::{Api, serve_api};
 use crate::issuance::Issuance;
 use crate::responders;
 use crate::revocation::Revocations;
-use crate::signing_log::SigningLog;
+use crate::signing_log::{Publication, SigningLog};
 use crate::time::Clock;
 
 /// The running listeners.
@@ -43,7 +43,11 @@ impl Listeners {
         let certificate =
             ServerCertificate::load(&config.server_chain_file(), &config.server_key_file())?;
         let tls = server_config(config.listen.minimum_tls, certificate.clone())?;
-        let api = Api::new(issuance.clone(), log.clone(), clock.clone());
+        let publication = Publication {
+            published: config.published.clone(),
+            details: config.details.clone(),
+        };
+        let api = Api::new(issuance.clone(), log.clone(), clock.clone(), publication);
         let (stop, stopping) = Stopping::new();
         let lines = tcp(config.listen.api).await?;
         let operations = tcp(config.listen.ops).await?;

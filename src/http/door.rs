@@ -1,8 +1,8 @@
-//! The door: connections that have not proved to be a line's, and which of them must go when more come.
+//! The door: connections that have not proved to be a line's or a reader's, and which of them must go when more come.
 //!
 //! Owns the places of handshakes and strangers. Promises that no origin has more than its share, that whoever comes
 //! from an origin that holds less than another gets in at the other's cost, and that the latest origins of each
-//! line weigh less than others: connections that do not get on keep nobody else out. Never looks into a connection.
+//! party weigh less than others: connections that do not get on keep nobody else out. Never looks into a connection.
 //! Failure story: none; a connection whose place is given away is told so, and one that finds no place too.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -10,13 +10,13 @@ use std::convert::Infallible;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use certstatus::log::entry::Slug;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use crate::limits;
+use crate::ra::Party;
 
-/// What one connection of an origin weighs from which no line has come; one of the others weighs 1.
+/// What one connection of an origin weighs from which no line or reader has come; one of the others weighs 1.
 const STRANGER_WEIGHT: usize = 16;
 
 /// Where a connection comes from, as far as one sender can choose it: an address, or the /64 of an IPv6 address of
@@ -38,7 +38,7 @@ impl Origin {
     }
 }
 
-/// The places of connections that are no line's yet; clones share them.
+/// The places of connections that are nobody's yet; clones share them.
 #[derive(Clone, Debug)]
 pub(crate) struct Door {
     state: Arc<Mutex<State>>,
@@ -64,9 +64,9 @@ struct State {
     guests: BTreeMap<u64, Standing>,
     /// How many each origin holds, of those that hold something.
     origins: HashMap<Origin, usize>,
-    /// The origins from which each line came lately, the latest last.
-    lines: HashMap<Slug, VecDeque<Origin>>,
-    /// By how many lines an origin is remembered, of those that are.
+    /// The origins from which each line and reader came lately, the latest last.
+    parties: HashMap<Party, VecDeque<Origin>>,
+    /// By how many of them an origin is remembered, of those that are.
     known: HashMap<Origin, usize>,
     /// The next number.
     next: u64,
@@ -77,7 +77,7 @@ struct State {
 struct Standing {
     origin: Origin,
     since: Instant,
-    /// Whether its handshake is over and it was no line's: it gets one answer, which another may not have to wait for.
+    /// Whether its handshake is over and it was nobody's: it gets one answer, which another may not have to wait for.
     answered: bool,
     /// Dropped when its place is given to another.
     _place: oneshot::Sender<Infallible>,
@@ -113,15 +113,15 @@ impl Door {
         *self.open.borrow()
     }
 
-    /// Forgets where the lines come from of which this does not hold any more: their origins weigh as any other's.
-    pub(crate) fn keep_lines(&self, holds: impl Fn(&Slug) -> bool) {
-        self.state().keep_lines(holds);
+    /// Forgets where those come from of whom this does not hold any more: their origins weigh as any other's.
+    pub(crate) fn keep(&self, holds: impl Fn(&Party) -> bool) {
+        self.state().keep(holds);
     }
 
-    /// Lines whose origins are remembered.
+    /// Lines and readers whose origins are remembered.
     #[cfg(test)]
-    pub(crate) fn lines(&self) -> usize {
-        self.state().lines.len()
+    pub(crate) fn parties(&self) -> usize {
+        self.state().parties.len()
     }
 
     /// Who stands there; a panic cannot leave it half changed.
@@ -138,9 +138,9 @@ impl Guest {
         }
     }
 
-    /// It is this line's: its origin weighs less from now on.
-    pub(crate) fn is_line(&self, line: &Slug) {
-        self.door.state().is_line(self.number, line);
+    /// It is this one's: its origin weighs less from now on.
+    pub(crate) fn is_known(&self, party: &Party) {
+        self.door.state().is_known(self.number, party);
     }
 }
 
@@ -232,12 +232,12 @@ impl State {
         }
     }
 
-    /// Remembers where a line comes from, and forgets where it has not come from for the longest time.
-    fn is_line(&mut self, number: u64, line: &Slug) {
+    /// Remembers where a party comes from, and forgets where it has not come from for the longest time.
+    fn is_known(&mut self, number: u64, party: &Party) {
         let Some(&Standing { origin, .. }) = self.guests.get(&number) else {
             return;
         };
-        let latest = self.lines.entry(line.clone()).or_default();
+        let latest = self.parties.entry(party.clone()).or_default();
         match latest.iter().position(|it| *it == origin) {
             Some(at) => {
                 latest.remove(at);
@@ -245,18 +245,18 @@ impl State {
             None => *self.known.entry(origin).or_default() += 1,
         }
         latest.push_back(origin);
-        if latest.len() > limits::LINE_ORIGINS_MAX
+        if latest.len() > limits::PARTY_ORIGINS_MAX
             && let Some(longest) = latest.pop_front()
         {
             lessen(&mut self.known, longest);
         }
     }
 
-    /// Forgets the lines of which this does not hold.
-    fn keep_lines(&mut self, holds: impl Fn(&Slug) -> bool) {
-        let Self { lines, known, .. } = self;
-        lines.retain(|line, origins| {
-            let keep = holds(line);
+    /// Forgets those of whom this does not hold.
+    fn keep(&mut self, holds: impl Fn(&Party) -> bool) {
+        let Self { parties, known, .. } = self;
+        parties.retain(|party, origins| {
+            let keep = holds(party);
             if !keep {
                 origins.drain(..).for_each(|origin| lessen(known, origin));
             }
@@ -359,9 +359,14 @@ mod tests {
         assert!(door.knock(origin(1)).is_none(), "the others have just come");
     }
 
+    /// A line of that name.
+    fn party(line: &str) -> Party {
+        Party::Line(line.parse().unwrap())
+    }
+
     /// Remembers that a line comes from an origin.
     fn comes(door: &Door, line: &str, from: Origin) {
-        door.knock(from).unwrap().0.is_line(&line.parse().unwrap());
+        door.knock(from).unwrap().0.is_known(&party(line));
     }
 
     #[test]
@@ -416,7 +421,7 @@ mod tests {
     #[test]
     fn the_origins_of_a_line_are_bounded_and_end_with_it() {
         let door = Door::new();
-        let most = u16::try_from(limits::LINE_ORIGINS_MAX).unwrap();
+        let most = u16::try_from(limits::PARTY_ORIGINS_MAX).unwrap();
         (0..most).for_each(|number| comes(&door, "one", origin(number)));
         comes(&door, "two", origin(1));
         comes(&door, "one", origin(0));
@@ -428,15 +433,15 @@ mod tests {
             "the longest ago, but for the other line"
         );
         assert_eq!(
-            door.state().lines[&"one".parse().unwrap()].len(),
-            limits::LINE_ORIGINS_MAX
+            door.state().parties[&party("one")].len(),
+            limits::PARTY_ORIGINS_MAX
         );
         comes(&door, "one", origin(most + 1));
         assert!(!known(2), "the next");
-        door.keep_lines(|line| line.as_str() == "two");
+        door.keep(|it| *it == party("two"));
         assert_eq!(door.state().known, HashMap::from([(origin(1), 1)]));
-        door.keep_lines(|_| false);
+        door.keep(|_| false);
         let state = door.state();
-        assert!(state.known.is_empty() && state.lines.is_empty());
+        assert!(state.known.is_empty() && state.parties.is_empty());
     }
 }

@@ -1,7 +1,7 @@
-//! A line's own certificate: renewed by the line, or issued by an operator's act.
+//! A line's own certificate: renewed by the line, or issued by an operator's act; a reader's, by an operator's act.
 //!
 //! Owns the order of the two steps: the certificate is issued, then the registry's change is logged.
-//! Promises that a line certificate authenticates only after both are durable, and that a client that goes
+//! Promises that such a certificate authenticates only after both are durable, and that a client that goes
 //! away cancels neither; that a renewal ends in a usable certificate only while the certificate that asked for
 //! it may still ask, that a line renews one certificate at a time, and that the same renewal (of the same certificate,
 //! for the same key) gets the same certificate. Failure story: a certificate whose second step failed authenticates
@@ -12,7 +12,6 @@ use axum::extract::{Extension, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse as _, Response};
 use certstatus::log::DetailHash;
-use certstatus::log::entry::Slug;
 use certstatus::{SerialNumber, UnixMillis};
 use der::Decode as _;
 use x509_cert::Certificate;
@@ -23,15 +22,15 @@ use super::{Api, Asked, Peer, body, in_time};
 use crate::csr::{Csr, VerifiedCsr};
 use crate::issuance::{Answer, Issuance, IssueError, RenewalTurn};
 use crate::limits;
-use crate::ra::{Change, Grant, Line, LineCertificate};
+use crate::ra::{Change, Grant, Line, LineCertificate, Party};
 use crate::signing_log::SigningLog;
 
-/// The profile of line certificates.
+/// The profile of the certificates of lines and readers.
 pub const LINE_PROFILE: &str = "line";
 
 /// Who asked for a line's certificate.
 pub(crate) enum Asker {
-    /// An operator; a line that does not exist yet is added once its certificate is there.
+    /// An operator; a line or auditor that does not exist yet is added once its certificate is there.
     Operator,
     /// The line itself, with the certificate of this serial, in its turn.
     Line {
@@ -42,7 +41,7 @@ pub(crate) enum Asker {
     },
 }
 
-/// Issues a certificate for a line and lets it authenticate the line; `operator` is who the log names.
+/// Issues a certificate for a line or a reader and lets it authenticate that party; `operator` is who the log names.
 ///
 /// # Errors
 /// [`Problem`], for whoever asked.
@@ -50,7 +49,7 @@ pub(crate) async fn certify(
     issuance: &Issuance,
     log: &SigningLog,
     operator: String,
-    line: Slug,
+    party: Party,
     grant: Grant,
     csr: VerifiedCsr,
     asker: Asker,
@@ -65,15 +64,24 @@ pub(crate) async fn certify(
             Asker::Operator => (None, None),
             Asker::Line { renews, turn } => (Some(renews), Some(turn)),
         };
-        if renews.is_none() && log.registry().line(&line).is_none() {
+        if let Party::Line(line) = &party
+            && renews.is_none()
+            && log.registry().line(line).is_none()
+        {
             let added = Change::LineAdded { line: line.clone() };
             let logged = log.record_change(&operator, added).await;
             logged.map_err(|error| Problem::from(&error))?;
         }
-        let change = Change::LineCertified {
-            line,
-            certificate,
-            renews,
+        let change = match party {
+            Party::Line(line) => Change::LineCertified {
+                line,
+                certificate,
+                renews,
+            },
+            Party::Reader(reader) => Change::ReaderCertified {
+                reader,
+                certificate,
+            },
         };
         let logged = log.record_change(&operator, change).await;
         drop(turn);
@@ -140,7 +148,8 @@ pub(super) async fn renew(
         let (issuance, log) = (inner.issuance.clone(), inner.log.clone());
         // The work keeps its place when the line hangs up.
         let certified = tokio::spawn(async move {
-            let answer = certify(&issuance, &log, operator, name, grant, csr, asker).await;
+            let party = Party::Line(name);
+            let answer = certify(&issuance, &log, operator, party, grant, csr, asker).await;
             drop(place);
             answer
         });

@@ -45,10 +45,12 @@ mod tests {
             .keys()
             .map(String::as_str)
             .collect();
-        let routed: BTreeSet<&str> = crate::http::routes()
+        let routed: BTreeSet<String> = crate::http::routes()
             .into_iter()
-            .map(|(path, _)| path)
+            // OpenAPI has no parameter for the rest of a path; the document says that slashes stand in this one.
+            .map(|(path, _)| path.replace("{*", "{"))
             .collect();
+        let described: BTreeSet<String> = described.into_iter().map(str::to_owned).collect();
         assert_eq!(described, routed);
     }
 
@@ -138,7 +140,7 @@ mod tests {
                 );
                 let unknown = responses
                     .keys()
-                    .find(|status| !status.starts_with('2') && !statuses.contains(*status));
+                    .find(|status| !status.starts_with(['2', '3']) && !statuses.contains(*status));
                 assert_eq!(unknown, None, "{path}");
             }
         }

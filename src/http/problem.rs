@@ -145,6 +145,8 @@ impl From<&Refused> for Problem {
             Refused::UnknownCertificate => &kind::UNKNOWN_CERTIFICATE,
             Refused::OutsideValidity { .. } => &kind::CERTIFICATE_OUTSIDE_VALIDITY,
             Refused::LineDisabled(_) => &kind::LINE_DISABLED,
+            Refused::ReaderDisabled(_) => &kind::READER_DISABLED,
+            Refused::WrongRole { .. } => &kind::WRONG_ROLE,
             Refused::NoOrder(_) => &kind::NO_SUCH_ORDER,
             Refused::OrderClosed(_) => &kind::ORDER_CLOSED,
             Refused::OutsideDates { .. } => &kind::ORDER_OUTSIDE_DATES,

@@ -3,6 +3,7 @@
 mod batches;
 mod description;
 mod door;
+mod published;
 mod refusals;
 mod renewal;
 
@@ -63,6 +64,14 @@ struct Appliance {
 /// The time at which the tests' appliance stands, in seconds.
 const NOW: u64 = 1_800_000_000;
 
+/// Where the log in a directory is published.
+fn publication(directory: &Path) -> Publication {
+    Publication {
+        published: directory.join("public"),
+        details: directory.join("private"),
+    }
+}
+
 /// A new log in a directory, recovered.
 pub(crate) async fn new_log(directory: &Path, clock: &Clock) -> SigningLog {
     let (state, key_file) = (directory.join("state"), directory.join("log.key"));
@@ -71,10 +80,7 @@ pub(crate) async fn new_log(directory: &Path, clock: &Clock) -> SigningLog {
     let key = LogKey::from_file(&key_file).unwrap();
     std::fs::create_dir(&state).unwrap();
     let store = Store::create(&state).await.unwrap();
-    let publication = Publication {
-        published: directory.join("public"),
-        details: directory.join("private"),
-    };
+    let publication = publication(directory);
     let data = serde_json::json!({});
     let log = SigningLog::create(
         store,
@@ -115,7 +121,8 @@ impl Appliance {
             server_config(minimum, ServerCertificate::load(&chain, &secret).unwrap()).unwrap();
         let access = "access".parse().unwrap();
         let issuance = Issuance::new(log.clone(), clock.clone(), BTreeMap::new(), access);
-        let mut api = Api::new(issuance, log.clone(), clock.clone());
+        let publication = publication(directory.path());
+        let mut api = Api::new(issuance, log.clone(), clock.clone(), publication);
         Arc::get_mut(&mut api.inner).unwrap().farewell = farewell;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -268,13 +275,24 @@ impl Client {
         body: impl Into<Bytes>,
         accept: &str,
     ) -> Reply {
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header("host", "localhost")
-            .header("accept", accept)
-            .body(Full::new(body.into()))
-            .unwrap();
+        let accept = [("accept", accept)];
+        self.send_headed(method, path, body, &accept).await
+    }
+
+    /// Sends a request with more headers.
+    async fn send_headed(
+        &mut self,
+        method: &str,
+        path: &str,
+        body: impl Into<Bytes>,
+        headers: &[(&str, &str)],
+    ) -> Reply {
+        let request = Request::builder().method(method).uri(path);
+        let headers = headers.iter().chain(&[("host", "localhost")]);
+        let request = headers.fold(request, |request, (name, value)| {
+            request.header(*name, *value)
+        });
+        let request = request.body(Full::new(body.into())).unwrap();
         self.sender.ready().await.unwrap();
         let response = self.sender.send_request(request).await.unwrap();
         let (status, headers) = (response.status().as_u16(), response.headers().clone());

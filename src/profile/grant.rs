@@ -14,7 +14,7 @@ pub(super) struct Granted<'a> {
     device_id: Option<&'a str>,
     /// The order of a unit.
     order: Option<&'a str>,
-    /// The line that asks, or that is certified.
+    /// The line that asks, or the line or reader that is certified.
     line: Option<&'a str>,
     /// The responder that is certified.
     responder: Option<&'a str>,
@@ -48,6 +48,17 @@ impl<'a> Granted<'a> {
                 Some(ProfilePurpose::Line),
                 Self {
                     line: Some(line.as_str()),
+                    ..Self::default()
+                },
+            ),
+            // One profile for all who authenticate by mTLS: who may do what, the registry says and no certificate.
+            GrantKind::Act {
+                purpose: Purpose::Reader(reader),
+                ..
+            } => (
+                Some(ProfilePurpose::Line),
+                Self {
+                    line: Some(reader.name.as_str()),
                     ..Self::default()
                 },
             ),

@@ -1,6 +1,6 @@
 //! The registry's maps and every rule on them, without locks.
 //!
-//! Owns lines, their certificates, orders and approved responders as they stand in memory. Promises that a change which
+//! Owns lines, readers, their certificates, orders and approved responders as they stand in memory. Promises that a change which
 //! [`State::admit`] accepts is applied by [`State::apply`] without loss. Failure story: `apply` never fails;
 //! a change that does not fit what stands is logged and left out, which can only refuse more.
 
@@ -13,8 +13,9 @@ use certstatus::{SerialNumber, UnixMillis};
 
 use super::pattern::{DeviceIdPattern, is_device_id};
 use super::{
-    ApprovedResponder, Change, ChangeRefused, Grant, GrantKind, Line, LineCertificate, LineRecord,
-    LineState, Order, OrderState, OrderTerms, Refused, Units,
+    ApprovedResponder, Area, Change, ChangeRefused, Grant, GrantKind, Line, LineCertificate,
+    LineRecord, LineState, Order, OrderState, OrderTerms, Party, Proved, Reader, ReaderRecord,
+    Refused, Role, Units,
 };
 use crate::limits::DEVICE_ID_CHARS_MAX;
 
@@ -33,18 +34,25 @@ const LINE_CERTIFICATES_MAX: usize = 8;
 /// Approved responders: each costs every device issuer a signature a day.
 const RESPONDERS_MAX: usize = 64;
 
-/// Lines, certificates, orders and responders as they stand.
+/// Whom the line API is for, as a refusal says it.
+const LINES_ONLY: &str = "only lines ask for certificates";
+
+/// Lines, readers, certificates, orders and responders as they stand.
 #[derive(Default)]
 pub(super) struct State {
     lines: BTreeMap<Slug, LineRecord>,
+    readers: BTreeMap<Reader, ReaderRecord>,
+    /// By the SHA-256 of the whole certificate: each is one party's alone.
     certificates: HashMap<[u8; 32], Known>,
+    /// Readers' certificates that were revoked: one on hold may be released.
+    decertified: HashMap<SerialNumber, (Reader, LineCertificate)>,
     orders: BTreeMap<Slug, OpenedOrder>,
     responders: BTreeMap<Slug, ApprovedResponder>,
 }
 
-/// A certificate that authenticates a line.
+/// A certificate that authenticates somebody.
 struct Known {
-    line: Slug,
+    party: Party,
     certificate: LineCertificate,
 }
 
@@ -56,22 +64,68 @@ struct OpenedOrder {
 
 impl State {
     /// Judges a peer certificate by its SHA-256.
+    pub(super) fn prove(
+        &self,
+        peer: Option<&DetailHash>,
+        now: UnixMillis,
+    ) -> Result<Proved, Refused> {
+        let digest = peer.ok_or(Refused::NoCertificate)?;
+        let known = self.certificates.get(&digest.0);
+        let Known { party, certificate } = known.ok_or(Refused::UnknownCertificate)?;
+        certificate.valid(now)?;
+        match (self.state_of(party), party) {
+            (Some(LineState::Enabled), _) => Ok(Proved {
+                party: party.clone(),
+                serial: certificate.serial,
+                not_after: certificate.not_after,
+            }),
+            (Some(LineState::Disabled), Party::Line(line)) => {
+                Err(Refused::LineDisabled(line.clone()))
+            }
+            (Some(LineState::Disabled), Party::Reader(reader)) => {
+                Err(Refused::ReaderDisabled(reader.clone()))
+            }
+            (None, _) => Err(Refused::UnknownCertificate),
+        }
+    }
+
+    /// As [`Self::prove`], of a line.
     pub(super) fn authenticate(
         &self,
         peer: Option<&DetailHash>,
         now: UnixMillis,
     ) -> Result<Line, Refused> {
-        let digest = peer.ok_or(Refused::NoCertificate)?;
-        let known = self.certificates.get(&digest.0);
-        let Known { line, certificate } = known.ok_or(Refused::UnknownCertificate)?;
-        certificate.valid(now)?;
-        match self.lines.get(line).map(|record| record.state) {
-            Some(LineState::Enabled) => Ok(Line {
-                name: line.clone(),
-                serial: certificate.serial,
+        let Proved { party, serial, .. } = self.prove(peer, now)?;
+        match party {
+            Party::Line(name) => Ok(Line { name, serial }),
+            Party::Reader(_) => Err(Refused::WrongRole {
+                party,
+                audience: LINES_ONLY,
             }),
-            Some(LineState::Disabled) => Err(Refused::LineDisabled(line.clone())),
-            None => Err(Refused::UnknownCertificate),
+        }
+    }
+
+    /// As [`Self::prove`], of a reader who may read an area.
+    pub(super) fn authenticate_reader(
+        &self,
+        peer: Option<&DetailHash>,
+        area: Area,
+        now: UnixMillis,
+    ) -> Result<Reader, Refused> {
+        match self.prove(peer, now)?.party {
+            Party::Reader(reader) if area.is_for(reader.role) => Ok(reader),
+            party => Err(Refused::WrongRole {
+                party,
+                audience: area.audience(),
+            }),
+        }
+    }
+
+    /// Whether somebody may ask or read; none where it is not known.
+    pub(super) fn state_of(&self, party: &Party) -> Option<LineState> {
+        match party {
+            Party::Line(line) => self.lines.get(line).map(|record| record.state),
+            Party::Reader(reader) => self.readers.get(reader).map(|record| record.state),
         }
     }
 
@@ -168,7 +222,8 @@ impl State {
                 certificate,
                 renews,
             } => {
-                self.admit_certificate(line, certificate)?;
+                self.existing_line(line)?;
+                self.admit_certificate(certificate)?;
                 match renews {
                     Some(renewed) => Ok(self.admit_renewal(line, *renewed, now)?),
                     None => Ok(()),
@@ -194,6 +249,26 @@ impl State {
                 Some(_) => Ok(()),
                 None => Err(ChangeRefused::Missing(format!("responder {responder}"))),
             },
+            Change::ReaderCertified {
+                reader,
+                certificate,
+            } => {
+                // An auditor is known by its certificate; a responder by the approval of its key.
+                if reader.role == Role::Responder && !self.responders.contains_key(&reader.name) {
+                    return Err(ChangeRefused::Missing(reader.to_string()));
+                }
+                self.admit_certificate(certificate)
+            }
+            Change::ReaderDecertified { reader, serial } => match self.reader_of(*serial) {
+                Some(owner) if owner == *reader => Ok(()),
+                _ => Err(ChangeRefused::Missing(format!(
+                    "certificate {serial} of {reader}"
+                ))),
+            },
+            Change::ReaderSet { reader, .. } => match self.readers.get(reader) {
+                Some(_) => Ok(()),
+                None => Err(ChangeRefused::Missing(reader.to_string())),
+            },
         }
     }
 
@@ -213,17 +288,15 @@ impl State {
         }
     }
 
-    /// Whether a certificate can be added to a line.
-    fn admit_certificate(
-        &self,
-        line: &Slug,
-        certificate: &LineCertificate,
-    ) -> Result<(), ChangeRefused> {
-        self.existing_line(line)?;
-        if self.certificates.contains_key(&certificate.sha256.0) {
+    /// Whether a certificate can authenticate somebody from now on.
+    fn admit_certificate(&self, certificate: &LineCertificate) -> Result<(), ChangeRefused> {
+        // By both, so that a serial names one party too.
+        if self.certificates.contains_key(&certificate.sha256.0)
+            || self.party_of(certificate.serial).is_some()
+        {
             let serial = certificate.serial;
             return Err(ChangeRefused::Exists(format!(
-                "the line certificate {serial}"
+                "the client certificate {serial}"
             )));
         }
         if certificate.not_before >= certificate.not_after {
@@ -343,8 +416,10 @@ impl State {
             }
             Change::LineCertified {
                 line, certificate, ..
-            } => self.add_certificate(line, certificate),
-            Change::LineDecertified { line, serial } => self.remove_certificate(line, *serial),
+            } => self.add_certificate(Party::Line(line.clone()), certificate),
+            Change::LineDecertified { line, serial } => {
+                self.remove_certificate(&Party::Line(line.clone()), *serial);
+            }
             Change::LineSet { line, state } => match self.lines.get_mut(line) {
                 Some(record) => record.state = *state,
                 None => tracing::error!(%line, "the log sets a line that does not exist"),
@@ -367,36 +442,88 @@ impl State {
             }
             Change::ResponderRevoked { responder } => {
                 self.responders.remove(responder);
+                self.remove_reader(&Reader {
+                    role: Role::Responder,
+                    name: responder.clone(),
+                });
             }
+            Change::ReaderCertified {
+                reader,
+                certificate,
+            } => {
+                self.readers
+                    .entry(reader.clone())
+                    .or_insert_with(|| ReaderRecord {
+                        reader: reader.clone(),
+                        state: LineState::Enabled,
+                        certificates: Vec::new(),
+                    });
+                self.decertified.remove(&certificate.serial);
+                self.add_certificate(Party::Reader(reader.clone()), certificate);
+            }
+            Change::ReaderDecertified { reader, serial } => {
+                let party = Party::Reader(reader.clone());
+                if let Some(certificate) = self.remove_certificate(&party, *serial) {
+                    let kept = (reader.clone(), certificate);
+                    self.decertified.insert(*serial, kept);
+                }
+            }
+            Change::ReaderSet { reader, state } => match self.readers.get_mut(reader) {
+                Some(record) => record.state = *state,
+                None => tracing::error!(%reader, "the log sets a reader that does not exist"),
+            },
         }
     }
 
-    /// Lets a certificate authenticate its line.
-    fn add_certificate(&mut self, line: &Slug, certificate: &LineCertificate) {
-        let Some(record) = self.lines.get_mut(line) else {
-            tracing::error!(%line, "the log certifies a line that does not exist");
+    /// The certificates of somebody, newest last.
+    fn certificates_mut(&mut self, party: &Party) -> Option<&mut Vec<LineCertificate>> {
+        match party {
+            Party::Line(line) => self
+                .lines
+                .get_mut(line)
+                .map(|record| &mut record.certificates),
+            Party::Reader(reader) => self
+                .readers
+                .get_mut(reader)
+                .map(|record| &mut record.certificates),
+        }
+    }
+
+    /// Lets a certificate authenticate somebody.
+    fn add_certificate(&mut self, party: Party, certificate: &LineCertificate) {
+        if self.state_of(&party).is_none() {
+            tracing::error!(%party, "the log certifies somebody who does not exist");
             return;
-        };
+        }
         let known = Known {
-            line: line.clone(),
+            party: party.clone(),
             certificate: certificate.clone(),
         };
-        if self
-            .certificates
-            .insert(certificate.sha256.0, known)
-            .is_none()
-        {
-            record.certificates.push(certificate.clone());
+        let before = self.certificates.insert(certificate.sha256.0, known);
+        if let Some(list) = self.certificates_mut(&party).filter(|_| before.is_none()) {
+            list.push(certificate.clone());
         }
     }
 
-    /// Ends what a certificate authenticates.
-    fn remove_certificate(&mut self, line: &Slug, serial: SerialNumber) {
+    /// Ends what a certificate authenticates; gives it back, if it did.
+    fn remove_certificate(
+        &mut self,
+        party: &Party,
+        serial: SerialNumber,
+    ) -> Option<LineCertificate> {
         self.certificates
-            .retain(|_, known| known.line != *line || known.certificate.serial != serial);
-        if let Some(record) = self.lines.get_mut(line) {
-            record.certificates.retain(|c| c.serial != serial);
-        }
+            .retain(|_, known| known.party != *party || known.certificate.serial != serial);
+        let list = self.certificates_mut(party)?;
+        let at = list.iter().position(|it| it.serial == serial)?;
+        Some(list.remove(at))
+    }
+
+    /// Ends everything that a reader's certificates authenticate, also what a release could bring back.
+    fn remove_reader(&mut self, reader: &Reader) {
+        self.readers.remove(reader);
+        let gone = Party::Reader(reader.clone());
+        self.certificates.retain(|_, known| known.party != gone);
+        self.decertified.retain(|_, (of, _)| of != reader);
     }
 
     /// Adds an order with no unit taken.
@@ -454,11 +581,42 @@ impl State {
         self.lines.get(line).map(|record| record.state)
     }
 
-    /// The line that a certificate authenticates.
-    pub(super) fn line_of(&self, serial: SerialNumber) -> Option<Slug> {
+    /// Whom a certificate authenticates.
+    fn party_of(&self, serial: SerialNumber) -> Option<&Party> {
         let known = self.certificates.values();
         let mut found = known.filter(|known| known.certificate.serial == serial);
-        found.next().map(|known| known.line.clone())
+        found.next().map(|known| &known.party)
+    }
+
+    /// The line that a certificate authenticates.
+    pub(super) fn line_of(&self, serial: SerialNumber) -> Option<Slug> {
+        match self.party_of(serial)? {
+            Party::Line(line) => Some(line.clone()),
+            Party::Reader(_) => None,
+        }
+    }
+
+    /// The reader that a certificate authenticates.
+    pub(super) fn reader_of(&self, serial: SerialNumber) -> Option<Reader> {
+        match self.party_of(serial)? {
+            Party::Line(_) => None,
+            Party::Reader(reader) => Some(reader.clone()),
+        }
+    }
+
+    /// The reader that a certificate authenticated until it was revoked.
+    pub(super) fn decertified(&self, serial: SerialNumber) -> Option<(Reader, LineCertificate)> {
+        self.decertified.get(&serial).cloned()
+    }
+
+    /// One reader.
+    pub(super) fn reader(&self, reader: &Reader) -> Option<ReaderRecord> {
+        self.readers.get(reader).cloned()
+    }
+
+    /// All readers by role and name.
+    pub(super) fn readers(&self) -> Vec<ReaderRecord> {
+        self.readers.values().cloned().collect()
     }
 
     /// All lines by name.

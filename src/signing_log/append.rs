@@ -248,6 +248,7 @@ fn entitled<'a>(
         GrantKind::Act { operator, purpose } => {
             let (wanted, why, line) = match purpose {
                 Purpose::Line(line) => (Class::Certificate, "line", Some(line)),
+                Purpose::Reader(_) => (Class::Certificate, "reader", None),
                 Purpose::Server(_) => (Class::Certificate, "server", None),
                 Purpose::Responder(_) => (Class::Certificate, "responder", None),
                 // A CA certificate is signed here, or asked for from an offline root.

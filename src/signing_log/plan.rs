@@ -517,7 +517,7 @@ impl<'a> Planner<'a> {
 
     /// Refuses to let a certificate authenticate that was revoked between its issue and this entry.
     fn unrevoked(&self, change: &Change) -> Result<(), ChangeRefused> {
-        let Change::LineCertified { certificate, .. } = change else {
+        let Some(certificate) = change.certifies() else {
             return Ok(());
         };
         let found = self.facts.revocable.get(&certificate.serial);

@@ -60,6 +60,8 @@ pub enum CertificateKind {
     Device,
     /// A line's own.
     Line,
+    /// A reader's: what a responder or an auditor fetches published files with.
+    Reader,
     /// The API's.
     Server,
     /// A responder's.
@@ -91,6 +93,7 @@ impl CertificateKind {
         match self {
             Self::Device => "device",
             Self::Line => "line",
+            Self::Reader => "reader",
             Self::Server => "server",
             Self::Responder => "responder",
         }

@@ -14,7 +14,6 @@ use sqlx::{Connection as _, QueryBuilder, Row as _, Sqlite};
 use super::append::{Append, Effect};
 use super::plan::{Facts, Live, Plan};
 use super::revocations;
-use crate::ra::Change;
 
 /// Rows in one statement: beyond it the statement's own cost no longer counts, and its text is kept.
 const ROWS_MAX: usize = 64;
@@ -280,8 +279,8 @@ pub(super) async fn facts(
                         .issuers
                         .extend(known_issuer(&record.name, database).await?);
                 }
-                if let Effect::Change(Change::LineCertified { certificate, .. }) = &note.effect {
-                    serials.push(certificate.serial);
+                if let Effect::Change(change) = &note.effect {
+                    serials.extend(change.certifies().map(|certificate| certificate.serial));
                 }
             }
             Append::Revoke { draft, .. } => {

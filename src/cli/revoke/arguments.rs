@@ -121,6 +121,8 @@ pub(super) enum Kind {
     Device,
     /// Lines' own
     Line,
+    /// Those that responders and auditors fetch published files with
+    Reader,
     /// The API's
     Server,
     /// Responders'
@@ -132,6 +134,7 @@ impl From<Kind> for CertificateKind {
         match kind {
             Kind::Device => Self::Device,
             Kind::Line => Self::Line,
+            Kind::Reader => Self::Reader,
             Kind::Server => Self::Server,
             Kind::Responder => Self::Responder,
         }

@@ -45,9 +45,11 @@ macro_rules! kinds {
 kinds! {
     // Who asks.
     NO_CERTIFICATE "no-certificate" UNAUTHORIZED "No client certificate";
-    UNKNOWN_CERTIFICATE "unknown-certificate" FORBIDDEN "Client certificate of no line";
+    UNKNOWN_CERTIFICATE "unknown-certificate" FORBIDDEN "Unknown client certificate";
     CERTIFICATE_OUTSIDE_VALIDITY "certificate-outside-validity" FORBIDDEN "Client certificate expired or not yet valid";
     LINE_DISABLED "line-disabled" FORBIDDEN "Line disabled";
+    READER_DISABLED "reader-disabled" FORBIDDEN "Reader disabled";
+    WRONG_ROLE "wrong-role" FORBIDDEN "Client certificate of another role";
     UNKNOWN_OPERATOR "unknown-operator" FORBIDDEN "Unknown operator";
     // What for.
     NO_SUCH_ORDER "no-such-order" NOT_FOUND "No such order for this line";

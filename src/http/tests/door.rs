@@ -175,7 +175,7 @@ async fn a_disabled_line_s_addresses_weigh_as_a_stranger_s() {
     let appliance = Appliance::start(MinimumTls::V1_3).await;
     let station = Station::new();
     appliance.line("one", &station).await;
-    let known = || appliance.api.inner.door.lines();
+    let known = || appliance.api.inner.door.parties();
     let _client = appliance.connect(Some(&station)).await;
     until(|| known() == 1).await;
     appliance.change([set("one", LineState::Disabled)]).await;

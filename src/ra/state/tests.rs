@@ -7,6 +7,8 @@ use certstatus::SerialNumber;
 use super::*;
 use crate::ra::Registry;
 
+mod readers;
+
 /// When changes are made.
 const NOW: UnixMillis = UnixMillis::from_seconds(150);
 
@@ -370,7 +372,7 @@ fn lines_and_certificates_are_added_once_and_to_what_exists() {
                 certificate: certificate(1),
                 renews: None,
             },
-            "the line certificate 41010101010101010101010101010101 exists already",
+            "the client certificate 41010101010101010101010101010101 exists already",
         ),
         (
             Change::LineCertified {

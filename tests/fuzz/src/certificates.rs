@@ -405,7 +405,21 @@ pub fn registry(bytes: &[u8]) {
             Change::ResponderRevoked { responder } => {
                 assert_eq!(registry.responder(responder), None);
             }
-            Change::LineSet { .. } | Change::OrderSet { .. } => {}
+            Change::ReaderCertified {
+                reader,
+                certificate,
+            } => {
+                assert_eq!(
+                    registry.reader_of(certificate.serial).as_ref(),
+                    Some(reader)
+                );
+                assert!(registry.admit(&change, CHANGED_AT).is_err());
+            }
+            Change::ReaderDecertified { serial, .. } => {
+                assert_eq!(registry.reader_of(*serial), None);
+                assert!(registry.decertified(*serial).is_some());
+            }
+            Change::LineSet { .. } | Change::OrderSet { .. } | Change::ReaderSet { .. } => {}
         }
     }
     if let Ok(line) = registry.authenticate(Some(&[0]), NOW) {

@@ -562,6 +562,10 @@ fn policies() {
 {"change":"line-decertified","line":"line-1","serial":"5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a"}
 {"change":"units-returned","order":"demo","units":3}
 {"change":"responder-approved","responder":"ocsp-1","spki":"MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEDYmPmcPmTmD9j6afTD5WHgbjpYcpkVJM5fL1X6DmlX80LfqrgXihsIX9UWlXPZmAf5ahVspNswNN1rwBVyBmYA=="}
+{"change":"reader-certified","reader":{"role":"responder","name":"ocsp-1"},"certificate":{"serial":"5b5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a","sha256":"7e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d","not_before":1600000000000,"not_after":1800000000000}}
+{"change":"reader-decertified","reader":{"role":"responder","name":"ocsp-1"},"serial":"5b5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a"}
+{"change":"reader-certified","reader":{"role":"auditor","name":"audit-1"},"certificate":{"serial":"5c5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a","sha256":"8e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d","not_before":1600000000000,"not_after":1800000000000}}
+{"change":"reader-set","reader":{"role":"auditor","name":"audit-1"},"state":"disabled"}
 {"change":"responder-revoked","responder":"ocsp-1"}"#;
     write("registry", "everything", format!("{CHANGES}\n{more}"));
     write(
