@@ -40,7 +40,7 @@ pub use book::{BadEntry, IssuerBinding};
 pub use error::{Damaged, FollowError, ViewError};
 pub use reader::Reader;
 pub use replay::Changed;
-pub use source::{Https, HttpsFiles, HttpsRefused, Source, SourceError};
+pub use source::{Fetched, Https, HttpsFiles, HttpsRefused, Source, SourceError, Version};
 
 use merge::{Merge, NotMerged};
 use reader::{Shared, Snapshot};

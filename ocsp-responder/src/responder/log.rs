@@ -26,10 +26,16 @@ use crate::view::{Changed, FollowError, Followed, Reader, View};
 /// How far the newest entry may lie in the future before the clocks are said to disagree.
 const AHEAD_MAX: Duration = Duration::from_secs(60);
 
+/// The least pause after the appliance refused this responder: an operator mends it, or its files change.
+const REFUSED_PAUSE: Duration = Duration::from_secs(5);
+
+/// The kind of [`Fault`] where the appliance refuses this responder.
+const REFUSED: &str = "refused";
+
 /// What is wrong with following a log.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Fault {
-    /// The kind: `unreachable`, `torn`, `storage`, `head`, `rollback`, `fork`, `altered`, `bad-entry`.
+    /// The kind: `unreachable`, `refused`, `torn`, `storage`, `head`, `rollback`, `fork`, `altered`, `bad-entry`.
     pub kind: &'static str,
     /// Whether waiting mends it, so that nobody is suspected.
     pub transient: bool,
@@ -38,11 +44,12 @@ pub struct Fault {
 }
 
 /// The kinds of [`Fault`], for metrics.
-pub const FAULTS: [&str; 8] = [
+pub const FAULTS: [&str; 9] = [
     "altered",
     "bad-entry",
     "fork",
     "head",
+    "refused",
     "rollback",
     "storage",
     "torn",
@@ -53,6 +60,7 @@ impl Fault {
     /// As following told it.
     fn of(error: &FollowError) -> Self {
         let kind = match error {
+            FollowError::Unreachable(source) if source.is_refusal() => REFUSED,
             FollowError::Unreachable(_) => "unreachable",
             FollowError::Torn { .. } => "torn",
             FollowError::Storage { .. } => "storage",
@@ -64,7 +72,7 @@ impl Fault {
         };
         Self {
             kind,
-            transient: error.is_transient(),
+            transient: error.is_transient() && kind != REFUSED,
             text: crate::chain(error),
         }
     }
@@ -99,6 +107,8 @@ pub struct FollowedLog {
     until_steady: AtomicU64,
     generation: AtomicU64,
     knows_issuers: AtomicBool,
+    /// The end of the client certificate that the source is read with; 0 where there is none.
+    client_until: AtomicU64,
     fault: Mutex<Option<Fault>>,
     /// The note of a head, and the same with our line.
     cosigned: Mutex<Option<(String, Bytes)>>,
@@ -121,6 +131,7 @@ impl FollowedLog {
             until_steady: AtomicU64::new(0),
             generation: AtomicU64::new(0),
             knows_issuers: AtomicBool::new(false),
+            client_until: AtomicU64::new(0),
             fault: Mutex::default(),
             cosigned: Mutex::default(),
             news: watch::Sender::default(),
@@ -184,6 +195,18 @@ impl FollowedLog {
     /// Says whether it is.
     pub fn set_knows_issuers(&self, knows: bool) {
         self.knows_issuers.store(knows, Ordering::Relaxed);
+    }
+
+    /// The end of the client certificate that the source is read with.
+    pub fn client_until(&self) -> Option<UnixMillis> {
+        let until = UnixMillis(self.client_until.load(Ordering::Relaxed));
+        (until.0 > 0).then_some(until)
+    }
+
+    /// Says what it is.
+    fn set_client_until(&self, until: Option<UnixMillis>) {
+        let until = until.unwrap_or(UnixMillis(0));
+        self.client_until.store(until.0, Ordering::Relaxed);
     }
 
     /// What is wrong with following it.
@@ -256,10 +279,11 @@ impl FollowedLog {
         if kept.as_ref() == Some(&fault) {
             return;
         }
-        // An appliance that restarts is a line; each way in which it cannot be reached is not another one.
-        let told = kept
-            .as_ref()
-            .is_some_and(|kept| kept.kind == fault.kind && fault.transient);
+        // An appliance that restarts is a line; each way in which it cannot be reached is not another one. Nor is each
+        // time at which a certificate that has ended is refused.
+        let told = kept.as_ref().is_some_and(|kept| {
+            kept.kind == fault.kind && (fault.transient || fault.kind == REFUSED)
+        });
         let text = fault.text.as_str();
         match (told, fault.transient) {
             (true, _) => tracing::debug!(
@@ -273,6 +297,13 @@ impl FollowedLog {
                 kind = fault.kind,
                 text,
                 "the log is not followed; it is tried again"
+            ),
+            (false, false) if fault.kind == REFUSED => tracing::error!(
+                log = self.name,
+                kind = fault.kind,
+                text,
+                "the appliance refuses this responder's client certificate; what was verified before is answered until \
+                 it is too old"
             ),
             (false, false) => tracing::error!(
                 log = self.name,
@@ -316,6 +347,7 @@ impl Follower {
         let mut fresh = self.log.reader.as_of().is_some();
         loop {
             let source = self.source.get();
+            self.log.set_client_until(self.source.certificate_until());
             let followed = tokio::select! {
                 followed = self.view.follow(&source) => followed,
                 // A call that is dropped midway leaves everything as it was.
@@ -330,8 +362,13 @@ impl Follower {
                 fresh = !fresh;
                 tell_fresh(&self.log, fresh, now.date);
             }
+            let refused = self.log.fault().is_some_and(|fault| fault.kind == REFUSED);
+            let pause = match refused {
+                true => self.poll.max(REFUSED_PAUSE),
+                false => self.poll,
+            };
             tokio::select! {
-                () = sleep(self.poll) => {}
+                () = sleep(pause) => {}
                 () = stopping.wait() => break,
             }
         }

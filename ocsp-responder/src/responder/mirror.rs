@@ -12,7 +12,7 @@ mod status;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
@@ -27,7 +27,7 @@ use super::source::SharedSource;
 use super::{RunError, State};
 use crate::log::IssuerName;
 use crate::log::entry::Slug;
-use crate::view::{IssuerBinding, Source};
+use crate::view::{Fetched, IssuerBinding, Source, Version};
 use keep::Directory;
 pub use status::MirrorStatus;
 use status::NotTaken;
@@ -65,9 +65,6 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
     }
 }
 
-/// A file of the source as it was looked at last: when it was changed, its length, its number.
-type Stamp = (Option<SystemTime>, u64, u64);
-
 /// What is kept of one issuer.
 #[derive(Debug)]
 struct Kept {
@@ -83,7 +80,8 @@ pub struct Mirror {
     responder: Slug,
     directory: Directory,
     kept: BTreeMap<IssuerName, Kept>,
-    stamps: BTreeMap<String, Stamp>,
+    /// The CRLs of the source as they were taken last, by path: they may be large, and seldom change.
+    versions: BTreeMap<String, Version>,
     /// Whether what is answered for changed in this round.
     changed: bool,
 }
@@ -108,7 +106,7 @@ impl Mirror {
             responder: config.responder.clone(),
             directory,
             kept: BTreeMap::new(),
-            stamps: BTreeMap::new(),
+            versions: BTreeMap::new(),
             changed: true,
         };
         for binding in mirror.log.reader.issuers() {
@@ -369,20 +367,21 @@ impl Mirror {
         path: &str,
         state: &State,
     ) -> Result<bool, NotTaken> {
-        let stamp = stamp(source, path);
-        if stamp.is_some() && self.stamps.get(path).copied() == stamp {
-            return Ok(true);
-        }
-        let Some(der) = source.get(path, CRL_BYTES_MAX).await? else {
-            return match self.log.mirror.crls().contains_key(path) {
-                true => Err(NotTaken::Missing),
-                false => Ok(false),
-            };
+        let known = self.versions.get(path);
+        let (der, version) = match source.get_unless(path, CRL_BYTES_MAX, known).await? {
+            Fetched::New(der, version) => (der, version),
+            Fetched::Unchanged => return Ok(true),
+            Fetched::Missing => {
+                return match self.log.mirror.crls().contains_key(path) {
+                    true => Err(NotTaken::Missing),
+                    false => Ok(false),
+                };
+            }
         };
         self.take_crl(name, path, der, true, state).await?;
         // What was not taken is looked at again: it may be the log that lags behind.
-        if let Some(stamp) = stamp {
-            self.stamps.insert(path.to_owned(), stamp);
+        if let Some(version) = version {
+            self.versions.insert(path.to_owned(), version);
         }
         Ok(true)
     }
@@ -466,16 +465,6 @@ async fn wait(
             }
         }
     }
-}
-
-/// What tells a file of a directory from another one in its place; over the network nothing does.
-fn stamp(source: &Source, path: &str) -> Option<Stamp> {
-    use std::os::unix::fs::MetadataExt as _;
-    let Source::Directory(directory) = source else {
-        return None;
-    };
-    let metadata = std::fs::metadata(directory.join(path)).ok()?;
-    Some((metadata.modified().ok(), metadata.len(), metadata.ino()))
 }
 
 /// Where a CA certificate is, at the source and in the directory.

@@ -52,6 +52,9 @@ struct LogStatus {
     age_seconds: Option<u64>,
     fresh: bool,
     fault: Option<Fault>,
+    /// When the client certificate ends that the source is read with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_certificate_until: Option<String>,
     issuers: Vec<IssuerStatus>,
     crls: Vec<CrlStatus>,
     problems: Vec<String>,
@@ -231,6 +234,7 @@ fn status(state: &State, now: Moment) -> Status {
         age_seconds: log.age(now).map(|age| age / 1000),
         fresh: log.is_fresh(now),
         fault: log.fault(),
+        client_certificate_until: log.client_until().map(|until| until.to_string()),
         issuers: issuers
             .iter()
             .filter(|issuer| issuer.log.index == log.index)
@@ -349,7 +353,7 @@ fn expose_logs(state: &State, now: Moment, text: &mut Exposition) {
         |log| Some(u64::from(log.is_fresh(now))),
     );
     let name = "hallmark_ocsp_log_fault";
-    text.metric(name, "gauge", "1 for what is wrong with following the log; fork, rollback, altered, head and bad-entry want an operator.");
+    text.metric(name, "gauge", "1 for what is wrong with following the log; refused, fork, rollback, altered, head and bad-entry want an operator.");
     for log in &state.logs {
         let fault = log.fault();
         for kind in FAULTS {
@@ -363,6 +367,17 @@ fn expose_logs(state: &State, now: Moment, text: &mut Exposition) {
 fn expose_files(state: &State, now: Moment, text: &mut Exposition) {
     let left =
         |until: crate::UnixMillis| i128::from(until.seconds()) - i128::from(now.date.seconds());
+    let name = "hallmark_ocsp_client_certificate_left_seconds";
+    text.metric(
+        name,
+        "gauge",
+        "Time until the client certificate ends that the log's source is read with; negative once it has.",
+    );
+    for log in &state.logs {
+        if let Some(until) = log.client_until() {
+            text.value(name, &[("log", &log.name)], left(until));
+        }
+    }
     let name = "hallmark_ocsp_certificate_left_seconds";
     text.metric(
         name,

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use super::config::SourceConfig;
+use crate::UnixMillis;
 use crate::view::{Https, HttpsRefused, Source};
 
 /// When the files of a source were changed last.
@@ -51,6 +52,15 @@ impl SharedSource {
             config: config.clone(),
             current: Mutex::new((make(config)?, changed)),
         })
+    }
+
+    /// The last second of the validity of the client certificate that is used; none where there is none.
+    pub fn certificate_until(&self) -> Option<UnixMillis> {
+        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*current.0 {
+            Source::Https(https) => https.certificate_until(),
+            Source::Directory(_) => None,
+        }
     }
 
     /// The source as it is now; made anew when its files changed.

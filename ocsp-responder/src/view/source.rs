@@ -8,6 +8,7 @@ mod https;
 
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 pub use https::{Https, HttpsFiles, HttpsRefused};
 
@@ -18,6 +19,26 @@ pub enum Source {
     Directory(PathBuf),
     /// The appliance, over HTTPS with a client certificate.
     Https(Box<Https>),
+}
+
+/// A version of a file: what tells it from another one in its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// In a directory: when it was changed, its length, its number.
+    File(Option<SystemTime>, u64, u64),
+    /// Over HTTPS: its ETag.
+    Tag(String),
+}
+
+/// What a source has at a path.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Fetched {
+    /// Nothing.
+    Missing,
+    /// The version that the asker has.
+    Unchanged,
+    /// A file, with its version where the source tells one.
+    New(Vec<u8>, Option<Version>),
 }
 
 /// A file of the log cannot be had.
@@ -59,14 +80,14 @@ pub enum SourceError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The appliance refuses, or another program listens.
-    #[error(
-        "{url}: the answer is {status}; see that this responder's certificate has the role `responder`"
-    )]
+    #[error("{url}: the answer is {status}: {problem}")]
     Status {
         /// What was asked for.
         url: String,
         /// The HTTP status.
         status: u16,
+        /// What the appliance says of it.
+        problem: String,
     },
     /// No answer in time.
     #[error("{url}: no answer within {seconds} s")]
@@ -78,7 +99,50 @@ pub enum SourceError {
     },
 }
 
+impl SourceError {
+    /// Whether the appliance was reached and refuses this client: waiting does not mend it.
+    #[must_use]
+    pub const fn is_refusal(&self) -> bool {
+        matches!(
+            self,
+            Self::Status {
+                status: 401 | 403,
+                ..
+            }
+        )
+    }
+}
+
 impl Source {
+    /// As [`Self::get`], unless the file is the version that the asker has: then it is not sent again.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub async fn get_unless(
+        &self,
+        path: &str,
+        limit: usize,
+        known: Option<&Version>,
+    ) -> Result<Fetched, SourceError> {
+        let directory = match self {
+            Self::Directory(directory) => directory,
+            Self::Https(https) => {
+                let tag = known.and_then(|known| match known {
+                    Version::Tag(tag) => Some(tag.as_str()),
+                    Version::File(..) => None,
+                });
+                return https.get_unless(path, limit, tag).await;
+            }
+        };
+        // Looked at before it is read: a file that takes its place in between is looked at again.
+        let version = version(&directory.join(path));
+        if version.is_some() && version.as_ref() == known {
+            return Ok(Fetched::Unchanged);
+        }
+        let read = self.get(path, limit).await?;
+        Ok(read.map_or(Fetched::Missing, |octets| Fetched::New(octets, version)))
+    }
+
     /// Reads a file of at most `limit` octets; `path` is relative to `public/`. `None` when it is not there.
     ///
     /// # Errors
@@ -97,9 +161,20 @@ impl Source {
                     })
                 })
             }
-            Self::Https(https) => https.get(path, limit).await,
+            Self::Https(https) => match https.get_unless(path, limit, None).await? {
+                Fetched::New(octets, _) => Ok(Some(octets)),
+                Fetched::Missing | Fetched::Unchanged => Ok(None),
+            },
         }
     }
+}
+
+/// The version of a file of a directory.
+fn version(path: &Path) -> Option<Version> {
+    use std::os::unix::fs::MetadataExt as _;
+    let metadata = std::fs::metadata(path).ok()?;
+    let (length, number) = (metadata.len(), metadata.ino());
+    Some(Version::File(metadata.modified().ok(), length, number))
 }
 
 /// Reads a regular file.

@@ -1,7 +1,8 @@
 //! The appliance's `/public/` over HTTPS with a client certificate.
 //!
 //! Owns one connection, kept open between requests. Promises that the server is the one that the CA bundle vouches
-//! for, that every step has a deadline, and that an answer is never longer than asked for. Never follows a redirect.
+//! for, that every step has a deadline, that an answer is never longer than asked for, and that a file which the asker
+//! has is not sent again. Never follows a redirect.
 //! Failure story: a connection that breaks is made anew once, since a server may close an idle one at any time.
 
 use std::fmt;
@@ -10,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use der::Decode as _;
 use http_body_util::{BodyExt as _, Empty, LengthLimitError, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1::{SendRequest, handshake};
@@ -22,8 +24,10 @@ use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+use x509_cert::Certificate;
 
-use super::SourceError;
+use super::{Fetched, SourceError, Version};
+use crate::UnixMillis;
 
 /// How long a peer may take.
 #[derive(Clone, Copy)]
@@ -39,6 +43,12 @@ const DEADLINES: Deadlines = Deadlines {
     connect: Duration::from_secs(10),
     answer: Duration::from_secs(30),
 };
+
+/// The longest answer that is looked into where it is not the file: a problem document has a tenth.
+const PROBLEM_BYTES_MAX: usize = 4096;
+
+/// What is told of a problem, in characters.
+const PROBLEM_CHARS_MAX: usize = 300;
 
 /// The port of HTTPS.
 const PORT: u16 = 443;
@@ -98,6 +108,8 @@ pub struct Https {
     authority: String,
     server: ServerName<'static>,
     tls: TlsConnector,
+    /// The end of the client certificate.
+    until: Option<UnixMillis>,
     pub(super) deadlines: Deadlines,
     idle: Mutex<Option<SendRequest<Empty<Bytes>>>>,
 }
@@ -122,8 +134,15 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, HttpsRefuse
     Ok(found)
 }
 
-/// The client's side of TLS.
-fn client_config(files: &HttpsFiles) -> Result<ClientConfig, HttpsRefused> {
+/// The end of a certificate's validity; none where it is not one that can be read here.
+fn end_of(certificate: &[u8]) -> Option<UnixMillis> {
+    let certificate = Certificate::from_der(certificate).ok()?;
+    let end = certificate.tbs_certificate().validity().not_after;
+    Some(UnixMillis::from_seconds(end.to_unix_duration().as_secs()))
+}
+
+/// The client's side of TLS, and the end of its certificate.
+fn client_config(files: &HttpsFiles) -> Result<(ClientConfig, Option<UnixMillis>), HttpsRefused> {
     let refused = |path: &Path| {
         let path = path.to_owned();
         move |source| HttpsRefused::Tls { path, source }
@@ -133,6 +152,7 @@ fn client_config(files: &HttpsFiles) -> Result<ClientConfig, HttpsRefused> {
         roots.add(root).map_err(refused(&files.ca))?;
     }
     let chain = certificates(&files.certificate)?;
+    let until = chain.first().and_then(|leaf| end_of(leaf));
     let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|source| HttpsRefused::Pem {
         path: files.key.clone(),
         source,
@@ -145,7 +165,7 @@ fn client_config(files: &HttpsFiles) -> Result<ClientConfig, HttpsRefused> {
         .with_client_auth_cert(chain, key)
         .map_err(refused(&files.key))?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(config)
+    Ok((config, until))
 }
 
 impl Https {
@@ -165,35 +185,43 @@ impl Https {
         }
         let plain = host.trim_start_matches('[').trim_end_matches(']');
         let server = ServerName::try_from(plain.to_owned()).map_err(|_| refused())?;
-        let config = client_config(files)?;
+        let (config, until) = client_config(files)?;
         Ok(Self {
             base: format!("{}/", url.trim_end_matches('/')),
             address: format!("{host}:{}", uri.port_u16().unwrap_or(PORT)),
             authority: authority.to_owned(),
             server,
             tls: TlsConnector::from(Arc::new(config)),
+            until,
             deadlines: DEADLINES,
             idle: Mutex::new(None),
         })
     }
 
-    /// Reads a file; `path` is relative to the URL.
-    pub(super) async fn get(
+    /// The last second of the client certificate's validity.
+    #[must_use]
+    pub const fn certificate_until(&self) -> Option<UnixMillis> {
+        self.until
+    }
+
+    /// Reads a file, unless it is the one with this ETag; `path` is relative to the URL.
+    pub(super) async fn get_unless(
         &self,
         path: &str,
         limit: usize,
-    ) -> Result<Option<Vec<u8>>, SourceError> {
+        tag: Option<&str>,
+    ) -> Result<Fetched, SourceError> {
         let url = format!("{}{path}", self.base);
         // Taken out while it is used: a request that is given up takes its connection with it.
         let idle = self.idle.lock().await.take();
         if let Some(mut sender) = idle.filter(|sender| !sender.is_closed()) {
-            match self.ask(&mut sender, &url, limit).await {
+            match self.ask(&mut sender, &url, limit, tag).await {
                 Err(SourceError::Broken { .. }) => {}
                 answer => return self.done(sender, answer).await,
             }
         }
         let mut sender = self.connect().await?;
-        let answer = self.ask(&mut sender, &url, limit).await;
+        let answer = self.ask(&mut sender, &url, limit, tag).await;
         self.done(sender, answer).await
     }
 
@@ -236,8 +264,9 @@ impl Https {
         sender: &mut SendRequest<Empty<Bytes>>,
         url: &str,
         limit: usize,
-    ) -> Result<Option<Vec<u8>>, SourceError> {
-        let exchange = Box::pin(self.exchange(sender, url, limit));
+        tag: Option<&str>,
+    ) -> Result<Fetched, SourceError> {
+        let exchange = Box::pin(self.exchange(sender, url, limit, tag));
         let answer = timeout(self.deadlines.answer, exchange).await;
         answer.unwrap_or_else(|_| {
             Err(SourceError::Late {
@@ -253,7 +282,8 @@ impl Https {
         sender: &mut SendRequest<Empty<Bytes>>,
         url: &str,
         limit: usize,
-    ) -> Result<Option<Vec<u8>>, SourceError> {
+        tag: Option<&str>,
+    ) -> Result<Fetched, SourceError> {
         let broken = |source: Box<dyn std::error::Error + Send + Sync>| SourceError::Broken {
             url: url.to_owned(),
             source,
@@ -261,8 +291,11 @@ impl Https {
         let target = url
             .strip_prefix("https://")
             .and_then(|rest| rest.find('/').and_then(|at| rest.get(at..)));
-        let request = Request::get(target.unwrap_or("/"))
-            .header(header::HOST, &self.authority)
+        let mut request = Request::get(target.unwrap_or("/")).header(header::HOST, &self.authority);
+        if let Some(tag) = tag {
+            request = request.header(header::IF_NONE_MATCH, tag);
+        }
+        let request = request
             .body(Empty::new())
             .map_err(|error| broken(error.into()))?;
         sender.ready().await.map_err(|error| broken(error.into()))?;
@@ -271,6 +304,12 @@ impl Https {
             .await
             .map_err(|error| broken(error.into()))?;
         let status = response.status();
+        let named = response.headers().get(header::ETAG);
+        let named = named.and_then(|tag| tag.to_str().ok().map(str::to_owned));
+        let limit = match status {
+            StatusCode::OK => limit,
+            _ => limit.max(PROBLEM_BYTES_MAX),
+        };
         let body = Limited::new(response.into_body(), limit).collect().await;
         let body = body.map_err(|error| {
             if error.is::<LengthLimitError>() {
@@ -280,12 +319,29 @@ impl Https {
             broken(error)
         })?;
         match status {
-            StatusCode::OK => Ok(Some(body.to_bytes().into())),
-            StatusCode::NOT_FOUND => Ok(None),
+            StatusCode::OK => {
+                let version = named.map(Version::Tag);
+                Ok(Fetched::New(body.to_bytes().into(), version))
+            }
+            StatusCode::NOT_MODIFIED if tag.is_some() => Ok(Fetched::Unchanged),
+            StatusCode::NOT_FOUND => Ok(Fetched::Missing),
             other => Err(SourceError::Status {
                 url: url.to_owned(),
                 status: other.as_u16(),
+                problem: problem(&body.to_bytes()),
             }),
         }
     }
+}
+
+/// The sentence of a problem document (RFC 9457), as a line of a log may have it.
+fn problem(body: &[u8]) -> String {
+    let document: Option<serde_json::Value> = serde_json::from_slice(body).ok();
+    let detail = document.as_ref().and_then(|it| it.get("detail")?.as_str());
+    let Some(detail) = detail else {
+        return "see that an appliance answers there, and that this client's certificate may read there"
+            .to_owned();
+    };
+    let printable = detail.chars().filter(|c| !c.is_control());
+    printable.take(PROBLEM_CHARS_MAX).collect()
 }

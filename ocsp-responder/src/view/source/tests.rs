@@ -101,6 +101,11 @@ async fn serve(
         .unwrap_or_default()
         .to_owned();
     let (status, body) = match path.as_str() {
+        "problem" => {
+            let detail = format!("the responder is\n disabled{}", ".".repeat(1000));
+            let document = serde_json::json!({ "status": 403, "detail": detail });
+            (StatusCode::FORBIDDEN, document.to_string().into_bytes())
+        }
         "stalled" => return std::future::pending().await,
         "forbidden" => (StatusCode::FORBIDDEN, b"no".to_vec()),
         path => match std::fs::read(directory.join(path)) {
@@ -108,8 +113,15 @@ async fn serve(
             Err(_) => (StatusCode::NOT_FOUND, b"{}".to_vec()),
         },
     };
+    let tag = format!("\"{}\"", body.len());
+    let asked = request.headers().get("if-none-match");
+    let (status, body) = match asked {
+        Some(asked) if asked == tag.as_str() => (StatusCode::NOT_MODIFIED, Vec::new()),
+        _ => (status, body),
+    };
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
+    response.headers_mut().insert("etag", tag.parse().unwrap());
     if path == "last" {
         response
             .headers_mut()
@@ -191,10 +203,15 @@ async fn files_come_over_one_connection() {
         matches!(long, Err(SourceError::Long { limit: 3, .. })),
         "{long:?}"
     );
-    let refused = source.get("forbidden", 100).await;
+    let refused = source.get("forbidden", 100).await.unwrap_err();
     assert!(
-        matches!(refused, Err(SourceError::Status { status: 403, .. })),
-        "{refused:?}"
+        refused.is_refusal() && refused.to_string().contains("may read there"),
+        "{refused}"
+    );
+    let refused = source.get("problem", 1).await.unwrap_err().to_string();
+    assert!(
+        refused.contains("403: the responder is disabled.") && refused.len() < 500,
+        "{refused}"
     );
     let late = source.get("stalled", 100).await;
     assert!(matches!(late, Err(SourceError::Late { .. })), "{late:?}");
@@ -212,14 +229,14 @@ async fn both_sides_prove_who_they_are() {
     std::fs::write(base.path().join("f"), b"x").unwrap();
     let appliance = Appliance::start(&keys, base.path().to_owned()).await;
     let wrong_ca = appliance.https(&keys.files("other", "client"));
-    let refused = wrong_ca.get("f", 100).await;
+    let refused = wrong_ca.get_unless("f", 100, None).await;
     assert!(
         matches!(refused, Err(SourceError::Connect { .. })),
         "{refused:?}"
     );
     // In TLS 1.3 the server's refusal of the client comes after the handshake.
     let stranger = appliance.https(&keys.files("ca", "stranger"));
-    let refused = stranger.get("f", 100).await;
+    let refused = stranger.get_unless("f", 100, None).await;
     assert!(
         matches!(refused, Err(SourceError::Broken { .. })),
         "{refused:?}"
@@ -227,12 +244,20 @@ async fn both_sides_prove_who_they_are() {
     assert_eq!(appliance.connections(), 0);
     let url = format!("https://localhost:{}/public/", appliance.port);
     let by_name = Https::new(&url, &keys.files("ca", "client")).unwrap();
-    assert_eq!(by_name.get("f", 100).await.unwrap(), Some(b"x".to_vec()));
+    let found = by_name.get_unless("f", 100, None).await.unwrap();
+    assert!(matches!(found, Fetched::New(octets, _) if octets == b"x"));
+    let until = by_name.certificate_until().unwrap().seconds();
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let days = (until - now.unwrap().as_secs()) / 86_400;
+    assert!(
+        (28..=30).contains(&days),
+        "openssl was told 30 days: {days}"
+    );
     appliance.server.abort();
     assert!(appliance.server.await.is_err());
     let nobody = Https::new(&url, &keys.files("ca", "client"))
         .unwrap()
-        .get("f", 100)
+        .get_unless("f", 100, None)
         .await;
     assert!(
         matches!(nobody, Err(SourceError::Connect { .. })),
@@ -247,11 +272,41 @@ async fn a_server_that_never_speaks_is_given_up() {
     let url = format!("https://{}/public/", listener.local_addr().unwrap());
     let mut https = Https::new(&url, &keys.files("ca", "client")).unwrap();
     https.deadlines.connect = Duration::from_millis(100);
-    let late = https.get("f", 100).await;
+    let late = https.get_unless("f", 100, None).await;
     assert!(
         matches!(&late, Err(SourceError::Connect { source, .. }) if source.kind() == io::ErrorKind::TimedOut),
         "{late:?}"
     );
+}
+
+#[tokio::test]
+async fn what_the_asker_has_is_not_sent_again() {
+    let keys = Keys::new();
+    let base = tempfile::tempdir().unwrap();
+    let file = base.path().join("f");
+    std::fs::write(&file, b"one").unwrap();
+    let appliance = Appliance::start(&keys, base.path().to_owned()).await;
+    let https = Source::Https(Box::new(appliance.https(&keys.files("ca", "client"))));
+    let directory = Source::Directory(base.path().to_owned());
+    for source in [https, directory] {
+        std::fs::write(&file, b"one").unwrap();
+        let Fetched::New(octets, version) = source.get_unless("f", 100, None).await.unwrap() else {
+            panic!("it is there");
+        };
+        assert_eq!((octets.as_slice(), version.is_some()), (&b"one"[..], true));
+        let known = version.as_ref();
+        let again = source.get_unless("f", 100, known).await.unwrap();
+        assert_eq!(again, Fetched::Unchanged);
+        let other = Version::Tag("\"of another source\"".to_owned());
+        let again = source.get_unless("f", 100, Some(&other)).await.unwrap();
+        assert!(matches!(again, Fetched::New(..)), "{again:?}");
+        std::fs::write(&file, b"three").unwrap();
+        let newer = source.get_unless("f", 100, known).await.unwrap();
+        assert!(matches!(newer, Fetched::New(octets, _) if octets == b"three"));
+        let absent = source.get_unless("absent", 100, known).await.unwrap();
+        assert_eq!(absent, Fetched::Missing);
+    }
+    appliance.server.abort();
 }
 
 #[tokio::test]
