@@ -135,7 +135,11 @@ async fn approved(
     };
     // The approval stands where this fails, and the same request goes on here.
     let client = match csr {
-        Some(csr) => Some(auditors::give(admin, operator, &reader(&responder), csr).await?),
+        Some(csr) => {
+            let given = auditors::give(admin, operator, &reader(&responder), csr).await;
+            let half = format!("{responder} is approved, but it has no new client certificate");
+            Some(given.map_err(|problem| problem.after(&half))?)
+        }
         None => None,
     };
     Ok(Approved {

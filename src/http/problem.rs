@@ -78,6 +78,12 @@ impl Problem {
         self.kind.status
     }
 
+    /// Says before it what was done all the same.
+    pub(crate) fn after(mut self, done: &str) -> Self {
+        self.detail = format!("{done}: {}", self.detail);
+        self
+    }
+
     /// Adds the serial that it is about.
     fn with_serial(mut self, serial: SerialNumber) -> Self {
         self.serial = Some(serial);

@@ -19,6 +19,7 @@ mod corpora;
 mod crash;
 mod crl;
 mod deps;
+mod follow;
 mod harness;
 mod hierarchies;
 mod hsm;

@@ -38,6 +38,16 @@ impl Responder {
         }
     }
 
+    /// One whose configuration is there already; not started.
+    pub const fn configured(config: PathBuf, port: u16, ops_port: u16) -> Self {
+        Self {
+            process: None,
+            config,
+            port,
+            ops_port,
+        }
+    }
+
     /// A command of it.
     pub fn command(&self, site: &Site) -> Command {
         let mut command = site.command("hallmark-ocsp");
