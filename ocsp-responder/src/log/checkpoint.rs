@@ -5,17 +5,23 @@
 //! caller brings the signature. Failure story: [`BadNote`] tells a foreign note from a forged one, since
 //! only the second means an attack or a damaged file.
 
+mod cosignature;
+
 use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
 use base64ct::{Base64, Encoding as _};
 
 use super::merkle::Hash;
 use super::tile::decimal;
+pub use cosignature::{COSIGNATURE_TYPE, CosignerKey};
 
 /// The longest note in bytes: room for a log's signature and dozens of post-quantum cosignatures.
 pub const NOTE_BYTES_MAX: usize = 1 << 18;
 
 /// The signature type of plain Ed25519 (C2SP signed-note).
 const ED25519_TYPE: u8 = 0x01;
+
+/// An Ed25519 public key in octets.
+const ED25519_BYTES: usize = 32;
 
 /// What begins a signature line: em dash, space.
 const SIGNATURE_MARK: &str = "\u{2014} ";
@@ -77,30 +83,9 @@ impl VerifierKey {
     /// # Errors
     /// [`BadNote::Malformed`].
     pub fn parse(text: &str) -> Result<Self, BadNote> {
-        let parts = text.split_once('+').and_then(|(name, rest)| {
-            let (id, key) = rest.split_once('+')?;
-            Some((name, id, key))
-        });
-        let (name, id, key) = parts.ok_or(BadNote::Malformed(
-            "a verifier key is <name>+<hash>+<base64>",
-        ))?;
-        let octets = Base64::decode_vec(key)
-            .map_err(|_| BadNote::Malformed("the key in a verifier key is not base64"))?;
-        let Some((&ED25519_TYPE, octets)) = octets.split_first() else {
-            return Err(BadNote::Malformed(
-                "the verifier key is not of the type Ed25519",
-            ));
-        };
-        let key = octets
-            .try_into()
-            .map_err(|_| BadNote::Malformed("an Ed25519 verifier key has 32 octets"))?;
-        let verifier = Self::new(name, key)?;
-        if crate::hex::encode(&verifier.id()) != id {
-            return Err(BadNote::Malformed(
-                "the hash in the verifier key is not that of its key",
-            ));
-        }
-        Ok(verifier)
+        let wrong_type = "the verifier key is not of the type Ed25519";
+        let (name, key) = parse_key(text, ED25519_TYPE, wrong_type)?;
+        Self::new(name, key)
     }
 
     /// The name.
@@ -126,32 +111,19 @@ impl VerifierKey {
     /// The key ID: the first octets of SHA-256(name ‖ 0x0A ‖ type ‖ key).
     #[must_use]
     pub fn id(&self) -> [u8; 4] {
-        let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
-        context.update(self.name.as_bytes());
-        context.update(&[b'\n', ED25519_TYPE]);
-        context.update(&self.key);
-        let mut id = [0; 4];
-        id.iter_mut()
-            .zip(context.finish().as_ref())
-            .for_each(|(to, from)| *to = *from);
-        id
+        key_id(&self.name, ED25519_TYPE, &self.key)
     }
 
     /// Verifies a signed note and returns its text; signatures by other keys are passed over.
     fn open<'a>(&self, note: &'a str) -> Result<&'a str, BadNote> {
-        let (text, signatures) = split_note(note)?;
-        for line in signatures.split_terminator('\n') {
-            let (name, signature) = parse_signature(line)?;
-            let Some((id, signature)) = signature.split_first_chunk::<4>() else {
-                return Err(BadNote::Malformed(
-                    "a signature is too short for its key ID",
-                ));
-            };
-            if name != self.name || *id != self.id() {
+        let (text, lines) = split_note(note)?;
+        for line in signatures(lines) {
+            let (name, id, signature) = line?;
+            if name != self.name || id != self.id() {
                 continue;
             }
             let key = UnparsedPublicKey::new(&ED25519, &self.key);
-            return match key.verify(text.as_bytes(), signature) {
+            return match key.verify(text.as_bytes(), &signature) {
                 Ok(()) => Ok(text),
                 Err(_) => Err(BadNote::Forged(self.name.clone())),
             };
@@ -162,11 +134,60 @@ impl VerifierKey {
 
 impl std::fmt::Display for VerifierKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let mut typed = vec![ED25519_TYPE];
-        typed.extend_from_slice(&self.key);
-        let id = crate::hex::encode(&self.id());
-        write!(f, "{}+{id}+{}", self.name, Base64::encode_string(&typed))
+        show_key(f, &self.name, ED25519_TYPE, &self.key)
     }
+}
+
+/// Reads a verifier key of one type: its name, and the public key whose hash the text has.
+fn parse_key<'a>(
+    text: &'a str,
+    signature_type: u8,
+    wrong_type: &'static str,
+) -> Result<(&'a str, [u8; ED25519_BYTES]), BadNote> {
+    let parts = text.split_once('+').and_then(|(name, rest)| {
+        let (id, key) = rest.split_once('+')?;
+        Some((name, id, key))
+    });
+    let (name, id, key) = parts.ok_or(BadNote::Malformed(
+        "a verifier key is <name>+<hash>+<base64>",
+    ))?;
+    let octets = Base64::decode_vec(key)
+        .map_err(|_| BadNote::Malformed("the key in a verifier key is not base64"))?;
+    let octets = match octets.split_first() {
+        Some((found, octets)) if *found == signature_type => octets,
+        _ => return Err(BadNote::Malformed(wrong_type)),
+    };
+    let key = octets
+        .try_into()
+        .map_err(|_| BadNote::Malformed("an Ed25519 verifier key has 32 octets"))?;
+    if crate::hex::encode(&key_id(name, signature_type, &key)) != id {
+        return Err(BadNote::Malformed(
+            "the hash in the verifier key is not that of its key",
+        ));
+    }
+    Ok((name, key))
+}
+
+/// Writes a verifier key in its text form.
+fn show_key(
+    f: &mut std::fmt::Formatter<'_>,
+    name: &str,
+    signature_type: u8,
+    key: &[u8; ED25519_BYTES],
+) -> std::fmt::Result {
+    let id = crate::hex::encode(&key_id(name, signature_type, key));
+    let typed = [&[signature_type], key.as_slice()].concat();
+    write!(f, "{name}+{id}+{}", Base64::encode_string(&typed))
+}
+
+/// The key ID (C2SP signed-note): the first octets of SHA-256(name ‖ 0x0A ‖ type ‖ key).
+fn key_id(name: &str, signature_type: u8, key: &[u8; ED25519_BYTES]) -> [u8; 4] {
+    let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+    context.update(name.as_bytes());
+    context.update(&[b'\n', signature_type]);
+    context.update(key);
+    let digest = context.finish();
+    digest.as_ref().first_chunk().copied().unwrap_or_default()
 }
 
 /// Whether a text can name a key: not empty, no white space, no control character, no `+`.
@@ -193,6 +214,19 @@ fn split_note(note: &str) -> Result<(&str, &str), BadNote> {
         ));
     }
     Ok((text, signatures))
+}
+
+/// The signatures of a note: each key's name, its ID, and the octets after the ID.
+fn signatures(lines: &str) -> impl Iterator<Item = Result<(&str, [u8; 4], Vec<u8>), BadNote>> {
+    lines.split_terminator('\n').map(|line| {
+        let (name, octets) = parse_signature(line)?;
+        let Some((id, signature)) = octets.split_first_chunk::<4>() else {
+            return Err(BadNote::Malformed(
+                "a signature is too short for its key ID",
+            ));
+        };
+        Ok((name, *id, signature.to_vec()))
+    })
 }
 
 /// Reads a signature line: the key's name, and the octets of key ID and signature.

@@ -20,7 +20,7 @@ use der::pem::LineEnding;
 use crate::UnixMillis;
 use crate::durable;
 use crate::log::DetailHash;
-use crate::log::checkpoint::Checkpoint;
+use crate::log::checkpoint::{COSIGNATURE_TYPE, Checkpoint};
 use crate::signature::tlv;
 
 /// The longest key file in octets: a P-256 key in PEM has some 250.
@@ -32,9 +32,6 @@ const PEM_LABEL: &str = "PRIVATE KEY";
 /// The AlgorithmIdentifier of a P-256 key (RFC 5480, 2.1.1).
 const P256: &[u8] =
     b"\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07";
-
-/// The signature type of timestamped Ed25519 cosignatures (C2SP tlog-cosignature).
-const COSIGNATURE_TYPE: u8 = 0x04;
 
 /// A key that cannot be used or made.
 #[derive(Debug, thiserror::Error)]
@@ -279,7 +276,7 @@ impl WitnessKey {
     #[must_use]
     pub fn cosign(&self, head: &Checkpoint, note: &str, at: UnixMillis) -> String {
         let seconds = at.seconds();
-        let message = format!("cosignature/v1\ntime {seconds}\n{}", head.body());
+        let message = head.cosigned_message(seconds);
         let signature = self.pair.sign(message.as_bytes());
         let octets = [&self.id(), &seconds.to_be_bytes()[..], signature.as_ref()].concat();
         format!(
@@ -297,6 +294,7 @@ mod tests {
     use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
 
     use super::*;
+    use crate::log::checkpoint::CosignerKey;
     use crate::signature::{PublicKey, SignatureAlgorithm};
 
     #[test]
@@ -344,7 +342,7 @@ mod tests {
             size: 7,
             root: [3; 32],
         };
-        let note = format!("{}\n\u{2014} log.example AAAA\n", head.body());
+        let note = format!("{}\n\u{2014} log.example AAAAAAAA\n", head.body());
         let cosigned = key.cosign(&head, &note, UnixMillis(1_700_000_000_123));
         let line = cosigned.strip_prefix(&note).unwrap();
         let base64 = line
@@ -363,5 +361,9 @@ mod tests {
         let hash = DetailHash::of(&[b"w.example/1\n".as_slice(), &typed].concat()).0;
         assert_eq!(octets[..4], hash[..4]);
         assert!(verifier.contains(&format!("+{}+", crate::hex::encode(&hash[..4]))));
+        // What reads cosignatures elsewhere agrees.
+        let reader = CosignerKey::parse(&verifier).unwrap();
+        let at = UnixMillis::from_seconds(1_700_000_000);
+        assert_eq!(reader.cosigned_at(&cosigned), Ok(at));
     }
 }
