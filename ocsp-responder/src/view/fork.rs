@@ -51,16 +51,14 @@ fn contradicts(
     Ok(kept.size > 0 && proved && there != kept.root)
 }
 
-/// Reads a hash tile, or the full one in its place.
+/// Reads a hash tile, or a wider one in its place.
 async fn fetch(source: &Source, at: TileAt) -> Option<Vec<Hash>> {
-    for width in [at.width, FULL] {
-        let path = format!("log/{}", hash_tile_path(at.level, at.index, width));
-        let limit = usize::from(FULL) * 32;
-        if let Ok(Some(octets)) = source.get(&path, limit).await {
-            let mut hashes = parse_hashes(&octets, width).ok()?;
-            hashes.truncate(usize::from(at.width));
-            return Some(hashes);
-        }
-    }
-    None
+    let path = |width| format!("log/{}", hash_tile_path(at.level, at.index, width));
+    let found = source
+        .get_tile(path, at.width, usize::from(FULL) * 32)
+        .await;
+    let (octets, width) = found.ok().flatten()?;
+    let mut hashes = parse_hashes(&octets, width).ok()?;
+    hashes.truncate(usize::from(at.width));
+    Some(hashes)
 }

@@ -268,22 +268,15 @@ async fn fetch(source: &Source, next: u64, size: u64) -> Result<Vec<Bundle>, Fol
     Ok(bundles)
 }
 
-/// Reads one bundle: the width that the head demands, else the full one, which came in its place.
+/// Reads one bundle: of the width that the head demands, else a wider one, which came in its place.
 async fn fetch_bundle(
     source: &Source,
     index: u64,
     wanted: u16,
 ) -> Result<(Vec<u8>, u16), FollowError> {
     let path = |width| format!("log/{}", entry_bundle_path(index, width));
-    if let Some(octets) = source.get(&path(wanted), BUNDLE_BYTES_MAX).await? {
-        return Ok((octets, wanted));
-    }
-    if wanted < FULL
-        && let Some(octets) = source.get(&path(FULL), BUNDLE_BYTES_MAX).await?
-    {
-        return Ok((octets, FULL));
-    }
-    Err(FollowError::Torn { path: path(wanted) })
+    let found = source.get_tile(path, wanted, BUNDLE_BYTES_MAX).await?;
+    found.ok_or_else(|| FollowError::Torn { path: path(wanted) })
 }
 
 /// Parses bundles, on several cores where there are several bundles.

@@ -12,6 +12,8 @@ use std::time::SystemTime;
 
 pub use https::{Https, HttpsFiles, HttpsRefused};
 
+use crate::log::tile::FULL;
+
 /// Where `public/` is.
 #[derive(Debug)]
 pub enum Source {
@@ -175,6 +177,77 @@ fn version(path: &Path) -> Option<Version> {
     let metadata = std::fs::metadata(path).ok()?;
     let (length, number) = (metadata.len(), metadata.ino());
     Some(Version::File(metadata.modified().ok(), length, number))
+}
+
+/// Names that are looked at in a directory of partial tiles, which has at most one for each width.
+const NAMES_MAX: usize = 1024;
+
+impl Source {
+    /// Reads a tile or bundle that begins with the `wanted` hashes or entries, and says how wide it is: of that width,
+    /// else the full one, else a wider partial one, since a writer or a mirror may drop a partial tile as soon as there
+    /// is more (C2SP tlog-tiles). Wider partial ones are found in directories only: over HTTPS nothing is listed, and the
+    /// appliance keeps partial tiles until the full one is there.
+    ///
+    /// `path` makes the path below `public/` from a width; each has at most `limit` octets.
+    ///
+    /// # Errors
+    /// [`SourceError`]: try again later.
+    pub(super) async fn get_tile(
+        &self,
+        path: impl Fn(u16) -> String + Send + Sync,
+        wanted: u16,
+        limit: usize,
+    ) -> Result<Option<(Vec<u8>, u16)>, SourceError> {
+        if let Some(octets) = self.get(&path(wanted), limit).await? {
+            return Ok(Some((octets, wanted)));
+        }
+        if wanted >= FULL {
+            return Ok(None);
+        }
+        if let Some(octets) = self.get(&path(FULL), limit).await? {
+            return Ok(Some((octets, FULL)));
+        }
+        for width in self.partials(&path(FULL), wanted).await? {
+            if let Some(octets) = self.get(&path(width), limit).await? {
+                return Ok(Some((octets, width)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The widths above `narrow` of the partial tiles beside a full tile's path, ascending, as far as they can be listed.
+    async fn partials(&self, full: &str, narrow: u16) -> Result<Vec<u16>, SourceError> {
+        let Self::Directory(directory) = self else {
+            return Ok(Vec::new());
+        };
+        let path = directory.join(format!("{full}.p"));
+        let task = tokio::task::spawn_blocking(move || {
+            widths(&path, narrow).map_err(|source| SourceError::File { path, source })
+        });
+        task.await.unwrap_or_else(|stopped| {
+            Err(SourceError::File {
+                path: directory.clone(),
+                source: io::Error::other(stopped),
+            })
+        })
+    }
+}
+
+/// The widths above `narrow` that stand as names in a directory, ascending.
+fn widths(directory: &Path, narrow: u16) -> io::Result<Vec<u16>> {
+    use io::ErrorKind::{NotADirectory, NotFound};
+    let listing = match std::fs::read_dir(directory) {
+        Err(error) if matches!(error.kind(), NotFound | NotADirectory) => return Ok(Vec::new()),
+        listing => listing?,
+    };
+    let mut widths = Vec::new();
+    for name in listing.take(NAMES_MAX) {
+        let name = name?.file_name();
+        let width = name.to_str().and_then(|name| name.parse().ok());
+        widths.extend(width.filter(|width| (narrow.saturating_add(1)..FULL).contains(width)));
+    }
+    widths.sort_unstable();
+    Ok(widths)
 }
 
 /// Reads a regular file.

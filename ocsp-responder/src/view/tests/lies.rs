@@ -358,3 +358,53 @@ fn the_full_bundle_serves_where_the_partial_one_has_gone() {
     follow(&mut view, &site);
     site.check(&view.reader());
 }
+
+#[test]
+fn a_wider_partial_bundle_serves_where_the_wanted_one_has_gone() {
+    let mut site = Site::new();
+    site.grow(0..50);
+    let (old, as_of) = (site.log.head(), site.log.time - 1);
+    let expected = site.expected.clone();
+    site.grow(50..70);
+    let newer = site.log.head();
+    assert!(newer.size < u64::from(FULL), "there is no full bundle");
+    // A mirror that took the head first and then the tiles, of which it keeps the widest only.
+    let bundle = |width: u64| {
+        let width = u16::try_from(width).unwrap();
+        site.public().join("log").join(entry_bundle_path(0, width))
+    };
+    std::fs::remove_file(bundle(old.size)).unwrap();
+    assert!(bundle(newer.size).exists());
+    site.log
+        .write_checkpoint(&site.log.sign(&old).unwrap())
+        .unwrap();
+    // Names of other kinds beside it are passed over.
+    let beside = bundle(newer.size).with_file_name("300");
+    std::fs::write(&beside, b"").unwrap();
+    std::fs::write(beside.with_file_name("x"), b"").unwrap();
+    let mut view = site.open();
+    assert_eq!(follow(&mut view, &site).entries, old.size);
+    assert_eq!(view.reader().as_of(), Some(UnixMillis(as_of)));
+    for (serial, status) in expected {
+        assert_eq!(
+            view.reader().status(&issuer("device-1"), serial),
+            Ok(status)
+        );
+    }
+    // It is believed no more than the wanted one: a changed entry is found all the same.
+    let mut octets = std::fs::read(bundle(newer.size)).unwrap();
+    octets[40] ^= 1;
+    std::fs::write(bundle(newer.size), octets).unwrap();
+    let mut another =
+        View::open(&site.base.path().join("another"), site.log.key().clone()).unwrap();
+    assert!(matches!(
+        refused(&mut another, &site),
+        FollowError::Altered { .. } | FollowError::BadEntry { .. }
+    ));
+    assert_eq!(another.reader().as_of(), None);
+    std::fs::remove_file(bundle(newer.size)).unwrap();
+    assert!(matches!(
+        refused(&mut another, &site),
+        FollowError::Torn { .. }
+    ));
+}
