@@ -142,3 +142,66 @@ pub enum Damaged {
     #[error("the index is damaged: {0}")]
     Index(String),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documented_sentences_are_those_that_are_told() {
+        let page = include_str!("../../../docs/OCSP.md");
+        let source = || io::Error::from(io::ErrorKind::StorageFull);
+        let path = || PathBuf::from("/srv/state");
+        let unreachable = SourceError::File {
+            path: path(),
+            source: source(),
+        };
+        let torn = "log/tile/entries/000".to_owned();
+        let rows = [
+            (
+                "the log cannot be read",
+                FollowError::Unreachable(unreachable),
+            ),
+            (
+                "is not there yet: the log is being published or copied",
+                FollowError::Torn { path: torn },
+            ),
+            (
+                "the index cannot be written at",
+                FollowError::Storage {
+                    path: path(),
+                    source: source(),
+                },
+            ),
+            (
+                "the published checkpoint is not one that the log key signed",
+                FollowError::Head(BadNote::Malformed("x")),
+            ),
+            (
+                "the log was rolled back, or the source serves an old copy",
+                FollowError::Rollback {
+                    kept: 2,
+                    offered: 1,
+                },
+            ),
+            (
+                "do not hash up to the signed head",
+                FollowError::Altered { from: 1, to: 2 },
+            ),
+            (
+                "is signed, but breaks a rule of the log",
+                FollowError::BadEntry {
+                    index: LeafIndex(1),
+                    source: BadEntry::Genesis("x"),
+                },
+            ),
+            ("the log was forked", FollowError::Fork { evidence: path() }),
+        ];
+        for (sentence, error) in rows {
+            let told = error.to_string();
+            let told = told.split_whitespace().collect::<Vec<_>>().join(" ");
+            assert!(told.contains(sentence), "{sentence}: {told}");
+            assert!(page.contains(sentence), "docs/OCSP.md lacks: {sentence}");
+        }
+    }
+}
