@@ -25,9 +25,9 @@ use tokio::net::UnixListener;
 use tokio::time::Instant;
 
 use crate::config::Operator;
-use crate::crl::Board;
 use crate::hsm::Hsm;
 use crate::http::listener::{self, Places, Stopping};
+use crate::http::ops::Boards;
 use crate::http::problem::{Problem, kind};
 use crate::http::{body, unknown_method, unknown_path};
 use crate::issuance::Issuance;
@@ -70,8 +70,7 @@ struct Inner {
     revocations: Revocations,
     hsm: Hsm,
     clock: Clock,
-    crls: Board,
-    responders: crate::responders::Board,
+    boards: Boards,
     operators: Vec<Operator>,
 }
 
@@ -112,7 +111,7 @@ impl Admin {
         revocations: Revocations,
         hsm: Hsm,
         clock: Clock,
-        (crls, responders): (Board, crate::responders::Board),
+        boards: Boards,
         operators: Vec<Operator>,
     ) -> Self {
         let inner = Inner {
@@ -121,8 +120,7 @@ impl Admin {
             revocations,
             hsm,
             clock,
-            crls,
-            responders,
+            boards,
             operators,
         };
         Self {

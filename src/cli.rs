@@ -23,6 +23,7 @@ use crate::config::{Config, ConfigError};
 use crate::daemon::{self, DaemonError};
 use crate::secret;
 use crate::time::Clock;
+use crate::witnesses::Unwitnessed;
 
 mod acts;
 mod ceremony;
@@ -77,10 +78,10 @@ impl Arguments {
 enum Command {
     /// Start the token hosts and then the daemon, in the foreground
     #[command(after_help = "Example: hallmark --config hallmark.toml run")]
-    Run,
+    Run(StartArguments),
     /// Start the daemon alone, in the foreground; its token hosts run as services of their own
     #[command(after_help = "Example: hallmark --config /etc/hallmark/hallmark.toml serve")]
-    Serve,
+    Serve(StartArguments),
     /// Read the configuration and the profiles and say what is wrong with them
     ///
     /// Also warns, on standard error, of PKCS#11 libraries, PIN files and a log key that are not there, and of
@@ -116,6 +117,28 @@ enum Command {
     /// How the appliance is
     #[command(after_help = "Example: hallmark --config hallmark.toml status --json")]
     Status,
+}
+
+/// How the daemon starts.
+#[derive(Clone, Copy, Debug, Args)]
+struct StartArguments {
+    /// Start though a witness has a newer or another head than this store, or none confirms it; logged, for this start
+    ///
+    /// Only after a restore that lost entries, when no newer backup exists: certificates that were issued after it are
+    /// not known here any more. What each witness said goes into the log. See docs/WITNESSES.md.
+    #[arg(long)]
+    accept_unwitnessed: bool,
+}
+
+impl StartArguments {
+    /// What is done about a start that the witnesses do not confirm.
+    const fn unwitnessed(self) -> Unwitnessed {
+        if self.accept_unwitnessed {
+            Unwitnessed::Accept
+        } else {
+            Unwitnessed::Refuse
+        }
+    }
 }
 
 /// What a ceremony does.
@@ -493,13 +516,15 @@ fn execute(arguments: Arguments, path: PathBuf) -> Result<(), CliError> {
     let config = Config::load(&path)?;
     let runtime = tokio::runtime::Runtime::new().map_err(CliError::Runtime)?;
     match arguments.command {
-        Command::Run => {
+        Command::Run(start) => {
             start_log(&arguments.log, output)?;
-            Ok(runtime.block_on(Box::pin(daemon::run(config, &path)))?)
+            let run = daemon::run(config, &path, start.unwitnessed());
+            Ok(runtime.block_on(Box::pin(run))?)
         }
-        Command::Serve => {
+        Command::Serve(start) => {
             start_log(&arguments.log, output)?;
-            Ok(runtime.block_on(Box::pin(daemon::serve(config, Clock::system())))?)
+            let serve = daemon::serve(config, Clock::system(), start.unwitnessed());
+            Ok(runtime.block_on(Box::pin(serve))?)
         }
         Command::CheckConfig => {
             let profiles = daemon::load_profiles(&config.profiles)?;

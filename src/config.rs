@@ -9,6 +9,7 @@ mod crl;
 mod file;
 mod text;
 mod uri;
+mod witness;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,7 @@ use certstatus::log::IssuerName;
 pub use certstatus::document::ConfigError;
 pub use crl::{CrlTerms, PartitionUrl};
 pub use uri::{TokenUri, UriRefused};
+pub use witness::Witness;
 
 /// The name in the log of what the appliance does on its own account, which no operator may have.
 pub const APPLIANCE: &str = "appliance";
@@ -51,6 +53,8 @@ pub struct Config {
     pub profiles: PathBuf,
     /// `[revocation]`: by when a revocation is visible.
     pub revocation: Revocation,
+    /// `[[witness]]`: who is asked at a start for the newest head that it saw.
+    pub witnesses: Vec<Witness>,
 }
 
 /// By when a revocation is visible where, as the site runs its responders.

@@ -12,6 +12,7 @@ mod listeners;
 mod responders;
 mod server_certificate;
 mod tokens;
+mod witnesses;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -26,8 +27,8 @@ use tokio::task::JoinSet;
 
 use crate::admin::AdminError;
 use crate::config::{Config, LogKeyPlace};
-use crate::crl::Board;
 use crate::hsm::{Hsm, HsmError, LogKey};
+use crate::http::ops::Boards;
 use crate::http::tls::TlsError;
 use crate::issuance::Issuance;
 use crate::issuer::{Issuer, IssuerError};
@@ -36,6 +37,7 @@ use crate::profile::{Profile, ProfileError};
 use crate::signing_log::{IssuerRecord, LogError, Publication, SigningLog};
 use crate::store::{Store, StoreError};
 use crate::time::Clock;
+use crate::witnesses::{Board, Refused, Unwitnessed};
 use crls::Crls;
 use listeners::Listeners;
 use responders::Responders;
@@ -70,6 +72,9 @@ pub enum DaemonError {
     /// The log key.
     #[error("the log key cannot be used")]
     LogKey(#[source] HsmError),
+    /// A witness has a head that this store has not.
+    #[error("the witnesses do not let this store start")]
+    Witnessed(#[from] Refused),
     /// An issuer.
     #[error("an issuer cannot be used")]
     Issuer(#[from] IssuerError),
@@ -157,9 +162,13 @@ impl Told {
 ///
 /// # Errors
 /// [`DaemonError`].
-pub async fn run(config: Config, config_path: &Path) -> Result<(), DaemonError> {
+pub async fn run(
+    config: Config,
+    config_path: &Path,
+    unwitnessed: Unwitnessed,
+) -> Result<(), DaemonError> {
     let hosts = tokens::Hosts::start(&config, config_path)?;
-    let result = serve(config, Clock::system()).await;
+    let result = serve(config, Clock::system(), unwitnessed).await;
     hosts.stop().await;
     result
 }
@@ -168,7 +177,11 @@ pub async fn run(config: Config, config_path: &Path) -> Result<(), DaemonError> 
 ///
 /// # Errors
 /// [`DaemonError`].
-pub async fn serve(config: Config, clock: Clock) -> Result<(), DaemonError> {
+pub async fn serve(
+    config: Config,
+    clock: Clock,
+    unwitnessed: Unwitnessed,
+) -> Result<(), DaemonError> {
     raise_file_limit();
     let profiles = load_profiles(&config.profiles)?;
     let store = Store::open(&config.state_dir).await?;
@@ -182,7 +195,10 @@ pub async fn serve(config: Config, clock: Clock) -> Result<(), DaemonError> {
     let access = config.server.issuer.clone();
     let issuance = Issuance::new(log.clone(), clock.clone(), profiles, access);
 
-    let boards = (Board::default(), crate::responders::Board::default());
+    let boards = Boards {
+        witnesses: Board::new(&config.witnesses),
+        ..Boards::default()
+    };
     let listeners = Listeners::start(&config, &issuance, &log, &hsm, &clock, &boards).await?;
 
     let access_loaded = Notify::new();
@@ -191,9 +207,13 @@ pub async fn serve(config: Config, clock: Clock) -> Result<(), DaemonError> {
         server_certificate::keep_fresh(&config, &issuance, &clock, &listeners.certificate).await;
         Ok(())
     };
-    let mut responders = Responders::new(&issuance, &log, &clock, &config, boards.1);
-    let mut crls = Crls::new(clock.clone(), boards.0);
+    let mut responders = Responders::new(&issuance, &log, &clock, &config, boards.responders);
+    let mut crls = Crls::new(clock.clone(), boards.crls);
     let up = async {
+        // Before recovery: until then nothing is appended, published or signed.
+        let accepted = witnesses::ask(&config, &log, &boards.witnesses, unwitnessed).await?;
+        recover(&log, &hsm).await;
+        accepted.record(&log).await?;
         let keepers = (&mut crls, &mut responders);
         let come_up = come_up(&config, &issuance, &log, &hsm, &access_loaded, keepers);
         tokio::try_join!(come_up, keep_fresh).map(|((), ())| ())
@@ -209,9 +229,20 @@ pub async fn serve(config: Config, clock: Clock) -> Result<(), DaemonError> {
     result
 }
 
-/// Recovery, then every issuer whose key is here; tells when it is that of the server's certificate.
+/// Recovery, for as long as storage and tokens take.
+async fn recover(log: &SigningLog, hsm: &Hsm) {
+    let mut told = Told::default();
+    while let Err(error) = log.recover(hsm.clone()).await {
+        if let Some(text) = told.news(&error) {
+            tracing::warn!(error = %text, "recovery is tried again");
+        }
+        tokio::time::sleep(RETRY_PAUSE).await;
+    }
+}
+
+/// Loads every issuer whose key is here; tells when it is that of the server's certificate.
 ///
-/// Waits for storage and tokens as long as it takes. Issuers are loaded side by side: a root's token, which is
+/// Waits for tokens as long as it takes. Issuers are loaded side by side: a root's token, which is
 /// seldom there, must not hold up the others.
 async fn come_up(
     config: &Config,
@@ -221,13 +252,6 @@ async fn come_up(
     access_loaded: &Notify,
     (crls, responders): (&mut Crls, &mut Responders),
 ) -> Result<(), DaemonError> {
-    let mut told = Told::default();
-    while let Err(error) = log.recover(hsm.clone()).await {
-        if let Some(text) = told.news(&error) {
-            tracing::warn!(error = %text, "recovery is tried again");
-        }
-        tokio::time::sleep(RETRY_PAUSE).await;
-    }
     let records = log.issuers().await?;
     let mut loading = JoinSet::new();
     for record in &records {

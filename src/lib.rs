@@ -21,6 +21,7 @@ pub mod crl;
 pub mod issuance;
 pub mod responders;
 pub mod revocation;
+pub mod witnesses;
 // 2
 pub mod issuer;
 // 1

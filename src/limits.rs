@@ -201,6 +201,15 @@ pub const SELECTION_NAMES_MAX: usize = 500;
 /// An idle log appends a tick after this long, so that a frozen feed is told from a quiet weekend.
 pub const TICK_INTERVAL: Duration = Duration::from_secs(60);
 
+/// Witnesses that a start asks; a site has a responder or two.
+pub const WITNESSES_MAX: usize = 16;
+
+/// How long a start waits for its witnesses, which it asks side by side: one that is away holds up no longer.
+pub const WITNESS_DEADLINE: Duration = Duration::from_secs(5);
+
+/// A witness's answer in bytes: a checkpoint with a log's signature and a cosignature has 500.
+pub const WITNESS_BYTES_MAX: usize = 16 * 1024;
+
 /// Published files follow the log within this time.
 pub const PUBLICATION_DELAY: Duration = Duration::from_millis(200);
 

@@ -108,7 +108,29 @@ pub struct CertificateState {
     pub problem: Option<String>,
 }
 
+/// A certificate on the board, and whose it is.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct RespondersCertificate {
+    /// The responder.
+    pub responder: Slug,
+    /// How it stands with it.
+    #[serde(flatten)]
+    pub state: CertificateState,
+}
+
 impl Board {
+    /// Every certificate, by responder and issuer.
+    #[must_use]
+    pub fn states(&self) -> Vec<RespondersCertificate> {
+        let of = |((responder, _), state): (&(Slug, IssuerName), &CertificateState)| {
+            RespondersCertificate {
+                responder: responder.clone(),
+                state: state.clone(),
+            }
+        };
+        self.lock().iter().map(of).collect()
+    }
+
     /// The certificates of a responder, by issuer.
     #[must_use]
     pub fn of(&self, responder: &Slug) -> Vec<CertificateState> {

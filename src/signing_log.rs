@@ -32,6 +32,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use certstatus::log::checkpoint::VerifierKey;
+use certstatus::log::merkle::Hash;
 use certstatus::log::{EventName, IssuerName, LeafIndex};
 use certstatus::{RevocationReason, SerialNumber};
 use sqlx::pool::PoolConnection;
@@ -462,6 +464,26 @@ impl SigningLog {
     pub async fn checkpoint(&self) -> Result<String, LogError> {
         let head = self.inner.shared.confirmed()?;
         self.inner.shared.note(head.size, head.root).await
+    }
+
+    /// The root of the tree of the first `size` entries in the store; none where it has fewer. Answers while
+    /// recovering too: it tells what the store holds, not what is known to be durable.
+    ///
+    /// # Errors
+    /// [`LogError::Read`]: try again. [`LogError::Damaged`]: restore a backup.
+    pub async fn root_at(&self, size: u64) -> Result<Option<Hash>, LogError> {
+        let head = *self.inner.shared.head.borrow();
+        if size >= head.size {
+            return Ok((size == head.size).then_some(head.root));
+        }
+        let edge = tree::edge_at(size, &mut *self.reader().await?).await?;
+        Ok(Some(edge.root()))
+    }
+
+    /// The key that verifies checkpoints.
+    #[must_use]
+    pub fn verifier(&self) -> &VerifierKey {
+        &self.inner.shared.verifier
     }
 
     /// The verifier key in its text form.

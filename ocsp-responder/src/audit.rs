@@ -466,6 +466,7 @@ impl Audit<'_> {
                 .map(|done| done.units.returned().clone())
                 .unwrap_or_default(),
             events: self.ledger.events,
+            unwitnessed_starts: self.ledger.unwitnessed,
             details: self.details.map(|done| done.report),
             agrees_with: self.heads.agreed,
             crls,

@@ -67,7 +67,7 @@ struct Revoked {
 pub(super) async fn list(State(admin): State<Admin>) -> Response {
     let registry = admin.inner.log.registry();
     let listed = registry.responders().into_iter().map(|approved| Listed {
-        certificates: admin.inner.responders.of(&approved.responder),
+        certificates: admin.inner.boards.responders.of(&approved.responder),
         client_certificates: registry
             .reader(&reader(&approved.responder))
             .map_or_else(Vec::new, |record| record.certificates),
@@ -196,7 +196,7 @@ async fn revoked(
     if log.registry().responder(&name).is_none() {
         return Err(missing("responder", responder));
     }
-    let certificates = admin.inner.responders.of(&name);
+    let certificates = admin.inner.boards.responders.of(&name);
     let until = certificates
         .iter()
         .filter_map(|state| state.not_after)

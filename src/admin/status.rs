@@ -12,20 +12,24 @@ use crate::http::ops::Readiness;
 use crate::issuance::IssuerHealth;
 use crate::profile::{Profile, ProfilePurpose};
 use crate::ra::{LineState, OrderState};
+use crate::responders::RespondersCertificate;
 use crate::signing_log::LogStatus;
+use crate::witnesses::WitnessState;
 
 /// Everything at a glance.
 #[derive(Debug, Serialize)]
 struct Status {
     version: &'static str,
     now: UnixMillis,
-    /// `ready` and `reasons`, as `/readyz` says.
+    /// `ready`, `reasons` and `warnings`, as `/readyz` says.
     #[serde(flatten)]
     readiness: Readiness,
     log: Log,
     tokens: Vec<TokenHealth>,
     issuers: Vec<IssuerHealth>,
     crls: Vec<CrlState>,
+    responders: Vec<RespondersCertificate>,
+    witnesses: Vec<WitnessState>,
     lines: Lines,
     orders: Orders,
 }
@@ -69,7 +73,7 @@ pub(super) async fn show(State(admin): State<Admin>) -> Response {
     answer(Ok(Status {
         version: env!("CARGO_PKG_VERSION"),
         now: inner.clock.now(),
-        readiness: Readiness::of(&inner.log, &inner.issuance, &inner.hsm),
+        readiness: Readiness::of(&inner.log, &inner.issuance, &inner.hsm, &inner.boards),
         log: Log {
             origin: inner.log.origin().to_owned(),
             verifier_key: inner.log.verifier_key(),
@@ -77,7 +81,9 @@ pub(super) async fn show(State(admin): State<Admin>) -> Response {
         },
         tokens: inner.hsm.health(),
         issuers: inner.issuance.issuers(),
-        crls: inner.crls.states(),
+        crls: inner.boards.crls.states(),
+        responders: inner.boards.responders.states(),
+        witnesses: inner.boards.witnesses.states(),
         lines: Lines {
             enabled,
             disabled: lines.len() - enabled,

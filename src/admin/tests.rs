@@ -117,9 +117,9 @@ impl Appliance {
             crl_within: Duration::from_secs(5),
         };
         let keys = ["device-root".parse().unwrap()].into();
+        let boards = Boards::default();
         let revocations = Revocations::new(log.clone(), clock.clone(), terms, keys);
         let hsm = Hsm::open(&[]);
-        let boards = (Board::default(), crate::responders::Board::default());
         let admin = Admin::new(
             issuance,
             log.clone(),

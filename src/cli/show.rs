@@ -430,6 +430,12 @@ pub(super) fn status(value: &Value) -> String {
     shown.push_str(&issuers(value));
     shown.push('\n');
     shown.push_str(&crls(value));
+    for more in [responders_certificates(value), witnesses(value)] {
+        if !more.is_empty() {
+            shown.push('\n');
+            shown.push_str(&more);
+        }
+    }
     shown
 }
 
@@ -484,6 +490,44 @@ fn crls(value: &Value) -> String {
     let heading = [
         "CRL OF", "PART", "NUMBER", "LISTED", "MADE", "UNTIL", "PROBLEM",
     ];
+    table(&heading, rows.collect())
+}
+
+/// The certificates of responders, one a row; nothing where no responder is approved.
+fn responders_certificates(value: &Value) -> String {
+    let certificates = value.get("responders").map_or(&[][..], items);
+    if certificates.is_empty() {
+        return String::new();
+    }
+    let rows = certificates.iter().map(|certificate| {
+        vec![
+            text(certificate, "responder"),
+            text(certificate, "issuer"),
+            text(certificate, "serial"),
+            date(certificate, "not_after"),
+            text(certificate, "problem"),
+        ]
+    });
+    let heading = ["RESPONDER", "ISSUER", "SERIAL", "UNTIL", "PROBLEM"];
+    table(&heading, rows.collect())
+}
+
+/// What the witnesses said at the start, one a row; nothing where none is configured.
+fn witnesses(value: &Value) -> String {
+    let witnesses = value.get("witnesses").map_or(&[][..], items);
+    if witnesses.is_empty() {
+        return String::new();
+    }
+    let rows = witnesses.iter().map(|witness| {
+        vec![
+            text(witness, "witness"),
+            text(witness, "verdict"),
+            text(witness, "size"),
+            date(witness, "cosigned_at"),
+            text(witness, "problem"),
+        ]
+    });
+    let heading = ["WITNESS", "AT THE START", "ENTRIES", "COSIGNED", "PROBLEM"];
     table(&heading, rows.collect())
 }
 

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use certstatus::log::IssuerName;
+use certstatus::log::checkpoint::CosignerKey;
 use certstatus::log::entry::Slug;
 use serde::Deserialize;
 
@@ -17,7 +18,7 @@ use super::text::{check_origin, check_server_name, check_url, plain};
 use super::uri::TokenUri;
 use super::{
     Config, ConfigError, Issuer, KeyUri, Listen, Log, LogKeyPlace, MinimumTls, Operator,
-    Revocation, Server, Token,
+    Revocation, Server, Token, Witness,
 };
 use crate::limits;
 
@@ -46,6 +47,9 @@ const OCSP_CACHED: Duration = Duration::from_secs(600);
 /// Within which time a CRL follows a revocation when the file does not say.
 const CRL_WITHIN: Duration = Duration::from_secs(5);
 
+/// A witness's name in bytes: a key's name is a URL without its scheme.
+const WITNESS_NAME_BYTES_MAX: usize = 200;
+
 /// Names in the server's certificate.
 const SERVER_NAMES_MAX: usize = 32;
 
@@ -70,6 +74,17 @@ pub struct File {
     issuer: Vec<IssuerForm>,
     #[serde(default)]
     revocation: RevocationForm,
+    #[serde(default)]
+    witness: Vec<WitnessForm>,
+}
+
+/// `[[witness]]`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WitnessForm {
+    name: Option<String>,
+    url: String,
+    key: String,
 }
 
 /// `[revocation]`.
@@ -189,6 +204,7 @@ impl File {
             crl,
             issuers: at.issuers(self.issuer, crl)?,
             revocation: at.revocation(&self.revocation)?,
+            witnesses: at.witnesses(self.witness)?,
         };
         at.places(&config)?;
         at.sockets(&config)?;
@@ -472,6 +488,40 @@ impl Place<'_> {
             });
         }
         Ok(issuers)
+    }
+
+    /// `[[witness]]`.
+    fn witnesses(&self, forms: Vec<WitnessForm>) -> Result<Vec<Witness>, ConfigError> {
+        if forms.len() > limits::WITNESSES_MAX {
+            let most = limits::WITNESSES_MAX;
+            return Err(self.refuse("witness", format!("must have at most {most} entries")));
+        }
+        let mut witnesses: Vec<Witness> = Vec::with_capacity(forms.len());
+        for (index, form) in forms.into_iter().enumerate() {
+            let key = |name: &str| format!("witness[{index}].{name}");
+            let url = self.parsed(&key("url"), &form.url)?;
+            let cosigner = CosignerKey::parse(form.key.trim()).map_err(|error| {
+                let problem = format!("{error}; `hallmark-ocsp key` prints it behind \"witness:\"");
+                self.refuse(key("key"), problem)
+            })?;
+            let name = form.name.unwrap_or_else(|| cosigner.name().to_owned());
+            let visible = name.bytes().all(|octet| octet.is_ascii_graphic());
+            if name.is_empty() || name.len() > WITNESS_NAME_BYTES_MAX || !visible {
+                let most = WITNESS_NAME_BYTES_MAX;
+                let rule = format!("must have 1 to {most} ASCII characters and no space");
+                return Err(self.refuse(key("name"), rule));
+            }
+            if witnesses.iter().any(|other| other.name == name) {
+                let problem = format!("{name:?} stands twice: give each witness a name of its own");
+                return Err(self.refuse(key("name"), problem));
+            }
+            witnesses.push(Witness {
+                name,
+                url,
+                key: cosigner,
+            });
+        }
+        Ok(witnesses)
     }
 
     /// `[revocation]`.

@@ -10,14 +10,12 @@ use tokio::task::JoinHandle;
 use super::DaemonError;
 use crate::admin::{self, Admin};
 use crate::config::Config;
-use crate::crl::Board;
 use crate::hsm::Hsm;
 use crate::http::listener::Stopping;
-use crate::http::ops::{self, Ops};
+use crate::http::ops::{self, Boards, Ops};
 use crate::http::tls::{ServerCertificate, server_config};
 use crate::http::{Api, serve_api};
 use crate::issuance::Issuance;
-use crate::responders;
 use crate::revocation::Revocations;
 use crate::signing_log::{Publication, SigningLog};
 use crate::time::Clock;
@@ -38,7 +36,7 @@ impl Listeners {
         log: &SigningLog,
         hsm: &Hsm,
         clock: &Clock,
-        (crls, responders): &(Board, responders::Board),
+        boards: &Boards,
     ) -> Result<Self, DaemonError> {
         let certificate =
             ServerCertificate::load(&config.server_chain_file(), &config.server_key_file())?;
@@ -65,14 +63,14 @@ impl Listeners {
             revocations,
             hsm.clone(),
             clock.clone(),
-            (crls.clone(), responders.clone()),
+            boards.clone(),
             config.operators.clone(),
         );
         let tasks = vec![
             tokio::spawn(serve_api(lines, tls, api.clone(), stopping.clone())),
             tokio::spawn(ops::serve(
                 operations,
-                Ops::new(api, hsm.clone(), crls.clone()),
+                Ops::new(api, hsm.clone(), boards.clone()),
                 stopping.clone(),
             )),
             tokio::spawn(admin::serve(socket, admin, stopping)),

@@ -1,7 +1,7 @@
 //! Health, readiness and metrics, on loopback for systemd and Prometheus.
 //!
 //! Owns what is told there, and the one judgement whether the appliance is ready, which `hallmark status` shows
-//! too. Promises that ready means: a device certificate could be issued now by at least one issuer, and the
+//! too; what is wrong with CRLs, responders' certificates and witnesses is a warning beside it. Promises that ready means: a device certificate could be issued now by at least one issuer, and the
 //! issuer of line certificates has been loaded and is not revoked, its token may be away. Never tells a name of a
 //! device. Failure story: it answers as soon as the log is open, also while the log recovers or is halted, because
 //! that is when it is asked.
@@ -18,11 +18,13 @@ use tokio::net::TcpListener;
 use super::listener::{self, Places, Stopping};
 use super::metrics::{Counts, Exposition};
 use super::{Api, unknown_method, unknown_path};
-use crate::crl::{Board, CrlState};
+use crate::crl::{self, CrlState};
 use crate::hsm::{Hsm, TokenHealth};
 use crate::issuance::{Issuance, IssuerHealth};
 use crate::limits;
+use crate::responders::{self, RespondersCertificate};
 use crate::signing_log::{IssuerRole, LogState, LogStatus, SigningLog};
+use crate::witnesses::{self, Said, WitnessState};
 
 /// Connections: a scraper, a probe, and some operators.
 const CONNECTIONS_MAX: u32 = 32;
@@ -32,7 +34,18 @@ const CONNECTIONS_MAX: u32 = 32;
 pub struct Ops {
     api: Api,
     hsm: Hsm,
-    crls: Board,
+    boards: Boards,
+}
+
+/// What is known of everything that somebody keeps beside issuing; clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Boards {
+    /// CRLs.
+    pub crls: crl::Board,
+    /// The certificates of OCSP responders.
+    pub responders: responders::Board,
+    /// What the witnesses said at this start.
+    pub witnesses: witnesses::Board,
 }
 
 /// Whether the appliance is ready: the answer of `/readyz`.
@@ -41,12 +54,19 @@ pub(crate) struct Readiness {
     ready: bool,
     /// Everything that stands in the way.
     reasons: Vec<String>,
+    /// What keeps no device waiting and needs somebody all the same.
+    warnings: Vec<String>,
 }
 
 impl Readiness {
     /// At this moment.
-    pub(crate) fn of(log: &SigningLog, issuance: &Issuance, hsm: &Hsm) -> Self {
-        judge(&log.status().state, &issuance.issuers(), &hsm.health())
+    pub(crate) fn of(log: &SigningLog, issuance: &Issuance, hsm: &Hsm, boards: &Boards) -> Self {
+        let reasons = reasons(&log.status().state, &issuance.issuers(), &hsm.health());
+        Self {
+            ready: reasons.is_empty(),
+            reasons,
+            warnings: warnings(&boards.snapshot()),
+        }
     }
 }
 
@@ -57,11 +77,30 @@ struct Load {
     requests: usize,
 }
 
+/// What stands on the boards at one moment.
+#[derive(Debug, Default)]
+struct Kept {
+    crls: Vec<CrlState>,
+    responders: Vec<RespondersCertificate>,
+    witnesses: Vec<WitnessState>,
+}
+
+impl Boards {
+    /// Everything that stands on them.
+    fn snapshot(&self) -> Kept {
+        Kept {
+            crls: self.crls.states(),
+            responders: self.responders.states(),
+            witnesses: self.witnesses.states(),
+        }
+    }
+}
+
 impl Ops {
-    /// Tells of this API, these tokens and these CRLs.
+    /// Tells of this API, these tokens and what stands on these boards.
     #[must_use]
-    pub const fn new(api: Api, hsm: Hsm, crls: Board) -> Self {
-        Self { api, hsm, crls }
+    pub const fn new(api: Api, hsm: Hsm, boards: Boards) -> Self {
+        Self { api, hsm, boards }
     }
 }
 
@@ -91,7 +130,7 @@ pub async fn serve(listener: TcpListener, ops: Ops, mut stopping: Stopping) {
 /// `GET /readyz`.
 async fn readiness(State(ops): State<Ops>) -> Response {
     let inner = &ops.api.inner;
-    let told = Readiness::of(&inner.log, &inner.issuance, &ops.hsm);
+    let told = Readiness::of(&inner.log, &inner.issuance, &ops.hsm, &ops.boards);
     let status = if told.ready {
         StatusCode::OK
     } else {
@@ -100,8 +139,8 @@ async fn readiness(State(ops): State<Ops>) -> Response {
     (status, axum::Json(told)).into_response()
 }
 
-/// Whether devices get certificates now, and if not, every reason.
-fn judge(state: &LogState, issuers: &[IssuerHealth], tokens: &[TokenHealth]) -> Readiness {
+/// Every reason why devices get no certificates now; none when they do.
+fn reasons(state: &LogState, issuers: &[IssuerHealth], tokens: &[TokenHealth]) -> Vec<String> {
     let mut reasons = Vec::new();
     match state {
         LogState::Running => {}
@@ -138,10 +177,35 @@ fn judge(state: &LogState, issuers: &[IssuerHealth], tokens: &[TokenHealth]) -> 
             format!("token {}: {problem}", token.token)
         }));
     }
-    Readiness {
-        ready: reasons.is_empty(),
-        reasons,
-    }
+    reasons
+}
+
+/// What is not as it should be with what is kept for relying parties and witnesses.
+fn warnings(kept: &Kept) -> Vec<String> {
+    let crls = kept.crls.iter().filter_map(|crl| {
+        let problem = crl.problem.as_deref()?;
+        Some(match crl.partition {
+            0 => format!("CRL of {}: {problem}", crl.issuer),
+            partition => format!("CRL of {}, partition {partition}: {problem}", crl.issuer),
+        })
+    });
+    let responders = kept.responders.iter().filter_map(|certificate| {
+        let problem = certificate.state.problem.as_deref()?;
+        let (responder, issuer) = (&certificate.responder, &certificate.state.issuer);
+        Some(format!(
+            "certificate of responder {responder} by {issuer}: {problem}"
+        ))
+    });
+    let witnesses = kept.witnesses.iter().filter_map(|witness| {
+        let problem = match &witness.said {
+            Said::Agrees { .. } => return None,
+            Said::Unheard { problem } => problem.as_str(),
+            Said::Newer { .. } => "it has seen more entries than this store had at the start",
+            Said::Forked { .. } => "it has seen another history than this store's",
+        };
+        Some(format!("witness {}: {problem}", witness.witness))
+    });
+    crls.chain(responders).chain(witnesses).collect()
 }
 
 /// `GET /metrics`.
@@ -155,7 +219,7 @@ async fn metrics(State(ops): State<Ops>) -> Response {
         &inner.metrics.counts(),
         &inner.log.status(),
         &ops.hsm.health(),
-        &ops.crls.states(),
+        &ops.boards.snapshot(),
         load,
     );
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
@@ -166,7 +230,7 @@ fn exposition(
     counts: &Counts,
     log: &LogStatus,
     tokens: &[TokenHealth],
-    crls: &[CrlState],
+    kept: &Kept,
     load: Load,
 ) -> String {
     let mut text = Exposition::default();
@@ -220,7 +284,9 @@ fn exposition(
         text.value(name, &[], value);
     }
     expose_tokens(&mut text, tokens);
-    expose_crls(&mut text, crls);
+    expose_crls(&mut text, &kept.crls);
+    expose_responders(&mut text, &kept.responders);
+    expose_witnesses(&mut text, &kept.witnesses);
     expose_load(&mut text, load);
     text.into_text()
 }
@@ -299,6 +365,43 @@ fn expose_crls(text: &mut Exposition, crls: &[CrlState]) {
     }
 }
 
+/// The metrics of responders' certificates.
+fn expose_responders(text: &mut Exposition, certificates: &[RespondersCertificate]) {
+    type Value = fn(&RespondersCertificate) -> u64;
+    let gauges: [(&str, &str, Value); 2] = [
+        (
+            "hallmark_responder_certificate_not_after_seconds",
+            "Time at which the published certificate of a responder ends; 0 when there is none.",
+            |of| of.state.not_after.map_or(0, UnixMillis::seconds),
+        ),
+        (
+            "hallmark_responder_certificate_failing",
+            "1 while the certificate should be renewed and cannot be.",
+            |of| u64::from(of.state.problem.is_some()),
+        ),
+    ];
+    for (name, help, value) in gauges {
+        text.metric(name, "gauge", help);
+        for of in certificates {
+            let (responder, issuer) = (of.responder.as_str(), of.state.issuer.as_str());
+            let labels = [("responder", responder), ("issuer", issuer)];
+            text.value(name, &labels, value(of));
+        }
+    }
+}
+
+/// The metrics of what the witnesses said at the start.
+fn expose_witnesses(text: &mut Exposition, witnesses: &[WitnessState]) {
+    let name = "hallmark_witness_agrees";
+    let help = "1 when the witness confirmed the store at the start.";
+    text.metric(name, "gauge", help);
+    for witness in witnesses {
+        let agrees = matches!(witness.said, Said::Agrees { .. });
+        let labels = [("witness", witness.witness.as_str())];
+        text.value(name, &labels, u8::from(agrees));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use certstatus::RevocationReason;
@@ -316,6 +419,62 @@ mod tests {
             signatures: 3,
             latency_us: Some(80),
         }
+    }
+
+    /// Something of everything that is kept, well and not.
+    fn kept() -> Kept {
+        let crl = |problem: Option<&str>| CrlState {
+            issuer: "device-1".parse().unwrap(),
+            partition: 3,
+            number: Some(8),
+            listed: None,
+            this_update: Some(UnixMillis(9_000)),
+            next_update: None,
+            problem: problem.map(str::to_owned),
+        };
+        let certificate = |responder: &str, not_after, problem: Option<&str>| {
+            let state = crate::responders::CertificateState {
+                issuer: "device-1".parse().unwrap(),
+                serial: None,
+                not_after,
+                problem: problem.map(str::to_owned),
+            };
+            let responder = responder.parse().unwrap();
+            RespondersCertificate { responder, state }
+        };
+        let witness = |name: &str, said| WitnessState {
+            witness: name.to_owned(),
+            url: "http://w.example".to_owned(),
+            said,
+        };
+        let (size, cosigned_at) = (7, UnixMillis(5_000));
+        Kept {
+            crls: vec![crl(Some("no token"))],
+            responders: vec![
+                certificate("ocsp-1", Some(UnixMillis(7_000)), Some("no token")),
+                certificate("ocsp-2", None, None),
+            ],
+            witnesses: vec![
+                witness("w.example/1", Said::Agrees { size, cosigned_at }),
+                witness(
+                    "w.example/2",
+                    Said::Unheard {
+                        problem: "no answer within 5 s".to_owned(),
+                    },
+                ),
+            ],
+        }
+    }
+
+    #[test]
+    fn what_keeps_no_device_waiting_is_a_warning() {
+        let told = [
+            "CRL of device-1, partition 3: no token",
+            "certificate of responder ocsp-1 by device-1: no token",
+            "witness w.example/2: no answer within 5 s",
+        ];
+        assert_eq!(warnings(&kept()), told);
+        assert!(warnings(&Kept::default()).is_empty());
     }
 
     #[test]
@@ -378,13 +537,8 @@ mod tests {
             (LogState::Recovering, Vec::new(), 4),
         ];
         for (state, issuers, reasons) in rows {
-            let told = judge(&state, &issuers, &[token(false)]);
-            assert_eq!(
-                told.reasons.len(),
-                reasons,
-                "{state:?} {issuers:?} {told:?}"
-            );
-            assert_eq!(told.ready, reasons == 0);
+            let told = super::reasons(&state, &issuers, &[token(false)]);
+            assert_eq!(told.len(), reasons, "{state:?} {issuers:?} {told:?}");
         }
     }
 
@@ -404,16 +558,7 @@ mod tests {
             connections: 4,
             requests: 2,
         };
-        let crl = CrlState {
-            issuer: "device-1".parse().unwrap(),
-            partition: 3,
-            number: Some(8),
-            listed: None,
-            this_update: Some(UnixMillis(9_000)),
-            next_update: None,
-            problem: Some("no token".into()),
-        };
-        let text = exposition(&counts, &log, &[token(true)], &[crl], load);
+        let text = exposition(&counts, &log, &[token(true)], &kept(), load);
         for line in [
             "hallmark_certificates_total{order=\"demo\",origin=\"new\"} 5",
             "hallmark_refusals_total{rule=\"csr-refused\"} 2",
@@ -429,6 +574,12 @@ mod tests {
             "hallmark_crl_next_update_seconds{issuer=\"device-1\",partition=\"3\"} 0",
             "hallmark_crl_number{issuer=\"device-1\",partition=\"3\"} 8",
             "hallmark_crl_failing{issuer=\"device-1\",partition=\"3\"} 1",
+            "hallmark_responder_certificate_not_after_seconds{responder=\"ocsp-1\",issuer=\"device-1\"} 7",
+            "hallmark_responder_certificate_failing{responder=\"ocsp-1\",issuer=\"device-1\"} 1",
+            "hallmark_responder_certificate_not_after_seconds{responder=\"ocsp-2\",issuer=\"device-1\"} 0",
+            "hallmark_responder_certificate_failing{responder=\"ocsp-2\",issuer=\"device-1\"} 0",
+            "hallmark_witness_agrees{witness=\"w.example/1\"} 1",
+            "hallmark_witness_agrees{witness=\"w.example/2\"} 0",
             "hallmark_connections 4",
             "hallmark_requests_in_flight 2",
         ] {

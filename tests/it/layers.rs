@@ -18,6 +18,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("revocation", 3),
     ("crl", 3),
     ("responders", 3),
+    ("witnesses", 3),
     ("issuer", 2),
     ("signing_log", 1),
     ("profile", 1),

@@ -34,3 +34,4 @@ mod responders;
 mod revoke;
 mod source;
 mod storage;
+mod witnesses;

@@ -1,7 +1,7 @@
 //! Reads the log as a book: every outcome to its intent, every serial once, every name to one key.
 //!
 //! Owns the rules that leaves alone can show. Promises memory that grows with serials (about 24
-//! octets each), open intents and CRLs, never with entries. Never looks at details.
+//! octets each), open intents, CRLs and accepted starts, never with entries. Never looks at details.
 //! Failure story: the first broken rule is a [`Cause`]; the ledger is then of no further use.
 
 use std::collections::{BTreeMap, HashMap};
@@ -16,6 +16,9 @@ use crate::log::{
 use crate::signature::PublicKey;
 use crate::status::RevocationReason;
 use crate::{SerialNumber, UnixMillis};
+
+/// The event of a start of the appliance that no witness confirmed and an operator accepted.
+const UNWITNESSED: &str = "unwitnessed-start";
 
 /// An issuer's place among the issuers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -96,6 +99,8 @@ pub(super) struct Ledger {
     tallies: BTreeMap<(IssuerId, Class), Tally>,
     /// Events by name.
     pub events: BTreeMap<EventName, u64>,
+    /// Starts of the appliance that no witness confirmed.
+    pub unwitnessed: Vec<LeafIndex>,
 }
 
 impl Ledger {
@@ -113,6 +118,7 @@ impl Ledger {
             crls: BTreeMap::new(),
             tallies: BTreeMap::new(),
             events: BTreeMap::new(),
+            unwitnessed: Vec::new(),
         }
     }
 
@@ -158,7 +164,12 @@ impl Ledger {
             } => {
                 self.revoke(issuer, *serial, *reason, *revoked_at)?;
             }
-            EntryKind::Event { event } => *self.events.entry(event.clone()).or_default() += 1,
+            EntryKind::Event { event } => {
+                *self.events.entry(event.clone()).or_default() += 1;
+                if event.0.as_str() == UNWITNESSED {
+                    self.unwitnessed.push(entry.index);
+                }
+            }
             EntryKind::Tick => {}
         }
         Ok(None)

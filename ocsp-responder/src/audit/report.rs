@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::log::{Class, EventName, IssuerName};
+use crate::log::{Class, EventName, IssuerName, LeafIndex};
 use crate::{UnixMillis, hex};
 
 /// The summary of a log that verified.
@@ -35,6 +35,9 @@ pub struct Report {
     pub units_returned: BTreeMap<String, u64>,
     /// Events by name.
     pub events: BTreeMap<EventName, u64>,
+    /// Starts of the appliance that no witness confirmed and an operator accepted: what was lost before one of them is
+    /// not in this log.
+    pub unwitnessed_starts: Vec<LeafIndex>,
     /// What was checked against details; `None` when none were given.
     pub details: Option<DetailReport>,
     /// The other heads that this log extends.

@@ -2,6 +2,7 @@
 
 use super::*;
 use certstatus::document;
+use certstatus::log::checkpoint::VerifierKey;
 use proptest::prelude::*;
 
 /// The published example: what it says must load.
@@ -66,6 +67,72 @@ fn the_times_of_revocations_have_defaults() {
     let text = EXAMPLE.replace("ocsp_cached = \"10min\"", "ocsp_cached = \"20s\"");
     let told = load(&text).unwrap().revocation;
     assert_eq!(told.ocsp_cached, Duration::from_secs(20));
+}
+
+/// A witness's verifier key.
+fn witness_key(name: &str) -> String {
+    CosignerKey::new(name, [7; 32]).unwrap().to_string()
+}
+
+#[test]
+fn witnesses_are_read_and_judged() {
+    assert!(load(EXAMPLE).unwrap().witnesses.is_empty());
+    let witness = |more: &str| format!("\n[[witness]]\nurl = \"http://w.example:8080\"\n{more}\n");
+    let key = |name: &str| format!("key = \"{}\"", witness_key(name));
+    let two = [
+        witness(&key("w.example/1")),
+        witness(&format!("{}\nname = \"dmz\"", key("w.example/1"))),
+    ];
+    let told = load(&[EXAMPLE, &two[0], &two[1]].concat())
+        .unwrap()
+        .witnesses;
+    let names: Vec<_> = told.iter().map(|witness| witness.name.as_str()).collect();
+    assert_eq!(names, ["w.example/1", "dmz"]);
+    assert_eq!(told[0].key.to_string(), witness_key("w.example/1"));
+    assert_eq!(told[0].url.address(), "w.example:8080");
+
+    let many = witness(&key("w.example/1")).repeat(limits::WITNESSES_MAX + 1);
+    let log_key = VerifierKey::new("w.example/1", [7; 32]).unwrap();
+    let rows = [
+        (two[0].repeat(2), "witness[1].name: ", "stands twice"),
+        (many, "witness: ", "at most"),
+        (
+            two[0].replace("http:", "https:"),
+            "witness[0].url: ",
+            "does not begin with",
+        ),
+        (
+            two[0].replace("8080", "8080/checkpoint/x"),
+            "witness[0].url: ",
+            "goes too far",
+        ),
+        (
+            witness("key = \"w+1+2\""),
+            "witness[0].key: ",
+            "hallmark-ocsp key",
+        ),
+        (
+            witness(&format!("key = \"{log_key}\"")),
+            "witness[0].key: ",
+            "witness",
+        ),
+        (
+            two[1].replace("dmz", "d m z"),
+            "witness[0].name: ",
+            "no space",
+        ),
+        (two[1].replace("dmz", ""), "witness[0].name: ", "1 to"),
+    ];
+    for (text, key, word) in rows {
+        let error = load(&[EXAMPLE, &text].concat())
+            .map(|_| ())
+            .expect_err(&text);
+        let shown = shown(&error);
+        assert!(
+            shown.contains(key) && shown.contains(word),
+            "{text}: {shown}"
+        );
+    }
 }
 
 #[test]

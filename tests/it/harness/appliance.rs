@@ -77,6 +77,11 @@ impl Appliance {
         self.options = &["--json"];
     }
 
+    /// Has `run` and `serve` take these options from the next start on.
+    pub const fn set_options(&mut self, options: &'static [&'static str]) {
+        self.options = options;
+    }
+
     /// What the daemon and its token host have logged.
     pub fn logged(&self) -> String {
         std::fs::read_to_string(self.log_path()).unwrap_or_default()

@@ -110,6 +110,11 @@ fn entries_of(report: &Report) -> Vec<(String, String)> {
             format!("{order}: {units} that were held"),
         ));
     }
+    for entry in &report.unwitnessed_starts {
+        let told =
+            format!("entry {entry}: accepted by an operator, not confirmed by every witness");
+        lines.push(("UNWITNESSED START".into(), told));
+    }
     for (issuer, bound) in &report.issuers {
         let key = bound
             .spki_sha256
