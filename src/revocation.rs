@@ -16,6 +16,8 @@ use certstatus::{RevocationReason, SerialNumber};
 use serde::Serialize;
 
 use crate::config;
+use crate::crl;
+use crate::issuance::Issuance;
 use crate::ra::{Change, ChangeRefused, LineCertificate, LineState};
 use crate::signing_log::{
     CertificateKind, CertificateRecord, LogError, Revocation, Revoked, Selection, SigningLog,
@@ -24,7 +26,7 @@ use crate::time::Clock;
 
 mod visibility;
 
-pub use visibility::Visible;
+pub use visibility::{CrlWaits, Visible};
 
 /// The longest that an answer waits for its publication.
 const PUBLICATION_DEADLINE: Duration = Duration::from_secs(2);
@@ -40,6 +42,10 @@ pub struct Revocations {
     terms: config::Revocation,
     /// The issuers whose keys are configured here.
     keys: BTreeSet<IssuerName>,
+    /// Which of them could sign now.
+    issuance: Issuance,
+    /// What is wrong with their CRLs.
+    crls: crl::Board,
 }
 
 /// What an operator wants done with certificates.
@@ -155,19 +161,23 @@ fn refused(key: &'static str, problem: impl Into<String>) -> RevokeError {
 }
 
 impl Revocations {
-    /// Revoking in this log; `keys` are the issuers whose keys are configured here.
+    /// Revoking in this log; `keys` are the issuers whose keys are configured here. What is asked of `issuance` and of
+    /// the board of CRLs is only by when CRLs can follow.
     #[must_use]
-    pub const fn new(
+    pub fn new(
         log: SigningLog,
         clock: Clock,
         terms: config::Revocation,
         keys: BTreeSet<IssuerName>,
+        (issuance, crls): (Issuance, crl::Board),
     ) -> Self {
         Self {
             log,
             clock,
             terms,
             keys,
+            issuance,
+            crls,
         }
     }
 
@@ -206,7 +216,7 @@ impl Revocations {
             unchanged: 0,
             refused: Vec::new(),
             lines,
-            visible: self.visible().await,
+            visible: self.visible(&serials).await,
             standings: Vec::new(),
         };
         for (serial, outcome) in serials.into_iter().zip(outcomes) {
@@ -427,16 +437,66 @@ impl Revocations {
 
     /// Publishes, and says by when it is visible where. Where publishing fails or takes long it goes on by itself,
     /// and what was done stands all the same.
-    async fn visible(&self) -> Visible {
+    async fn visible(&self, serials: &[SerialNumber]) -> Visible {
         let published = tokio::time::timeout(PUBLICATION_DEADLINE, self.log.publish()).await;
         match published {
-            Ok(Ok(())) => Visible::published(self.clock.now(), &self.terms),
+            Ok(Ok(())) => {
+                let waits = self.crls_that_wait(serials).await;
+                Visible::published(self.clock.now(), &self.terms, waits)
+            }
             Ok(Err(error)) => {
                 tracing::warn!(%error, "a revocation is not published yet");
                 Visible::unpublished()
             }
             Err(_late) => Visible::unpublished(),
         }
+    }
+
+    /// The issuers of these certificates whose CRLs cannot follow now, and why.
+    async fn crls_that_wait(&self, serials: &[SerialNumber]) -> Vec<CrlWaits> {
+        let mut in_trouble = self.issuers_in_trouble();
+        let mut waits = Vec::new();
+        for serial in serials {
+            // Nothing to look up in the normal case.
+            if in_trouble.is_empty() {
+                break;
+            }
+            match self.log.certificate(*serial).await {
+                Ok(record) => {
+                    let found = record.and_then(|record| in_trouble.remove_entry(&record.issuer));
+                    waits.extend(found);
+                }
+                Err(error) => {
+                    // What was done stands. Too many that wait are told rather than too few.
+                    tracing::warn!(%error, "whose CRLs are concerned cannot be read");
+                    waits.extend(std::mem::take(&mut in_trouble));
+                }
+            }
+        }
+        let waits = waits.into_iter();
+        waits
+            .map(|(issuer, problem)| CrlWaits { issuer, problem })
+            .collect()
+    }
+
+    /// The issuers whose CRLs cannot be made now, and why.
+    fn issuers_in_trouble(&self) -> BTreeMap<IssuerName, String> {
+        let mut problems = BTreeMap::new();
+        for known in self.issuance.issuers() {
+            if !self.keys.contains(&known.issuer) {
+                let elsewhere = "its key is not at hand here: make its CRL where that key is kept";
+                problems.insert(known.issuer, elsewhere.to_owned());
+            } else if !known.usable {
+                let away = "its token cannot sign now: the CRL follows when it is back";
+                problems.insert(known.issuer, away.to_owned());
+            }
+        }
+        for crl in self.crls.states() {
+            if let Some(problem) = crl.problem {
+                problems.entry(crl.issuer).or_insert(problem);
+            }
+        }
+        problems
     }
 }
 

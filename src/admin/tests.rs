@@ -118,7 +118,8 @@ impl Appliance {
         };
         let keys = ["device-root".parse().unwrap()].into();
         let boards = Boards::default();
-        let revocations = Revocations::new(log.clone(), clock.clone(), terms, keys);
+        let outlook = (issuance.clone(), boards.crls.clone());
+        let revocations = Revocations::new(log.clone(), clock.clone(), terms, keys, outlook);
         let hsm = Hsm::open(&[]);
         let admin = Admin::new(
             issuance,

@@ -56,6 +56,7 @@ impl Listeners {
             clock.clone(),
             config.revocation,
             keyed.map(|issuer| issuer.name.clone()).collect(),
+            (issuance.clone(), boards.crls.clone()),
         );
         let admin = Admin::new(
             issuance.clone(),

@@ -2,15 +2,16 @@
 //!
 //! Owns the arithmetic, and nothing else: the figures are the site's (`[revocation]`). Promises times that hold
 //! while the site's responders and CRLs do what the configuration says of them. Failure story: what is not
-//! published yet has no times, and says so.
+//! published yet has no times, and a CRL that cannot be made has none; both say so.
 
 use certstatus::UnixMillis;
+use certstatus::log::IssuerName;
 use serde::Serialize;
 
 use crate::config;
 
 /// By when a revocation is visible where.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Visible {
     /// Whether the published log has it.
     pub published: bool,
@@ -23,14 +24,31 @@ pub struct Visible {
     /// By when no cached OCSP answer says otherwise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ocsp_cached: Option<UnixMillis>,
-    /// By when the issuer's published CRL says so; who fetched the last one keeps it until fetching again.
+    /// By when the published CRLs of all issuers concerned say so; who fetched the last one keeps it until fetching
+    /// again. Absent where one waits for something that has no time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub crl: Option<UnixMillis>,
+    /// The issuers concerned whose CRLs cannot be made now.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub crl_waits: Vec<CrlWaits>,
+}
+
+/// An issuer whose CRL cannot be made now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CrlWaits {
+    /// Whose.
+    pub issuer: IssuerName,
+    /// What it waits for.
+    pub problem: String,
 }
 
 impl Visible {
-    /// Of what was published by now.
-    pub(super) fn published(now: UnixMillis, terms: &config::Revocation) -> Self {
+    /// Of what was published by now, with the CRLs that cannot follow.
+    pub(super) fn published(
+        now: UnixMillis,
+        terms: &config::Revocation,
+        crl_waits: Vec<CrlWaits>,
+    ) -> Self {
         let seen = now.saturating_add(terms.ocsp_poll);
         Self {
             published: true,
@@ -38,7 +56,10 @@ impl Visible {
             ocsp: Some(seen),
             // An answer made just before the responder looked is cached for its whole life.
             ocsp_cached: Some(seen.saturating_add(terms.ocsp_cached)),
-            crl: Some(now.saturating_add(terms.crl_within)),
+            crl: crl_waits
+                .is_empty()
+                .then(|| now.saturating_add(terms.crl_within)),
+            crl_waits,
         }
     }
 
@@ -50,6 +71,7 @@ impl Visible {
             ocsp: None,
             ocsp_cached: None,
             crl: None,
+            crl_waits: Vec::new(),
         }
     }
 }
@@ -67,10 +89,21 @@ mod tests {
             ocsp_cached: Duration::from_secs(600),
             crl_within: Duration::from_secs(5),
         };
-        let visible = Visible::published(UnixMillis(10_000), &terms);
+        let now = UnixMillis(10_000);
+        let visible = Visible::published(now, &terms, Vec::new());
         let told = serde_json::to_value(visible).unwrap();
         let expected = serde_json::json!({
             "published": true, "log": 10_000, "ocsp": 11_000, "ocsp_cached": 611_000, "crl": 15_000,
+        });
+        assert_eq!(told, expected);
+        let waits = CrlWaits {
+            issuer: "device-1".parse().unwrap(),
+            problem: "its token is away".to_owned(),
+        };
+        let told = serde_json::to_value(Visible::published(now, &terms, vec![waits])).unwrap();
+        let expected = serde_json::json!({
+            "published": true, "log": 10_000, "ocsp": 11_000, "ocsp_cached": 611_000,
+            "crl_waits": [{"issuer": "device-1", "problem": "its token is away"}],
         });
         assert_eq!(told, expected);
         let told = serde_json::to_value(Visible::unpublished()).unwrap();

@@ -41,6 +41,16 @@ const SIDEWAYS: &[(&str, &str, &str)] = &[
         "http",
         "the same connections and problem documents",
     ),
+    (
+        "revocation",
+        "issuance",
+        "a CRL follows when its issuer's token is there",
+    ),
+    (
+        "revocation",
+        "crl",
+        "what is wrong with CRLs is said with a revocation",
+    ),
     ("signing_log", "profile", "an intent holds a Tbs"),
     ("signing_log", "ra", "an intent takes an order's unit"),
     ("profile", "ra", "a grant says what may be built"),

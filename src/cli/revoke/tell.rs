@@ -60,12 +60,22 @@ fn visible(value: &Value) -> String {
     if published != Some(true) {
         return "it is not published yet: that goes on by itself, see hallmark status\n".to_owned();
     }
+    let waits = value.pointer("/visible/crl_waits").map_or(&[][..], items);
+    let crl = match waits {
+        [] => format!("CRL {}", date(value, "visible.crl")),
+        waits => {
+            let waits = waits.iter().map(|waits| {
+                let (issuer, problem) = (text(waits, "issuer"), text(waits, "problem"));
+                format!("CRL of {issuer} NOT YET: {problem}")
+            });
+            waits.collect::<Vec<_>>().join(", ")
+        }
+    };
     format!(
-        "visible: published log {}, OCSP {} (answers cached before: {}), CRL {}\n",
+        "visible: published log {}, OCSP {} (answers cached before: {}), {crl}\n",
         date(value, "visible.log"),
         date(value, "visible.ocsp"),
         date(value, "visible.ocsp_cached"),
-        date(value, "visible.crl"),
     )
 }
 
@@ -153,6 +163,15 @@ mod tests {
             let told = one("certificate x", &value);
             assert!(told.contains(said) && told.contains("entry 9"), "{told}");
             assert!(told.contains("CRL 1970-01-01T00:00:05Z"), "{told}");
+        }
+        let waits = json!({"issuer": "device-1", "problem": "its token cannot sign now"});
+        let visible = json!({"published": true, "log": 0, "ocsp": 1000, "ocsp_cached": 601_000, "crl_waits": [waits]});
+        let told = one("certificate x", &json!({"entry": 9, "visible": visible}));
+        for part in [
+            "OCSP 1970-01-01T00:00:01Z",
+            "CRL of device-1 NOT YET: its token cannot sign now",
+        ] {
+            assert!(told.contains(part), "{part}: {told}");
         }
         let value =
             json!({"visible": {"published": false}, "line_disabled": "line-1", "withdrawn": ["s"]});
