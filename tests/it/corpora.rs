@@ -12,7 +12,12 @@ use crate::source::root;
 #[path = "../fuzz/src/lib.rs"]
 mod fuzzed;
 
+use fuzzed::mutations::{Xorshift, mutate};
 use fuzzed::{TARGETS, Target};
+
+/// Targets of what this package does not link, replayed by the tests of the package that has it: `ocsp_http` needs a
+/// running `hallmark-ocsp` (`ocsp-responder/tests/responder/replay.rs`).
+const ELSEWHERE: &[&str] = &["ocsp_http"];
 
 /// Mutations of each target's corpus, all its inputs together.
 const MUTATIONS: usize = 2_000;
@@ -25,82 +30,6 @@ const CORPUS_FILES_MAX: usize = 30;
 
 /// All corpora together in bytes.
 const CORPORA_BYTES_MAX: usize = 200 * 1024;
-
-/// Mutated inputs in bytes: above every limit on requests, so that limits are met too.
-const INPUT_BYTES_MAX: usize = 20 * 1024;
-
-/// Random numbers, the same in each run: xorshift64* (Vigna, 2014).
-struct Xorshift(u64);
-
-impl Xorshift {
-    /// Numbers that depend on the target and on nothing else.
-    fn of(name: &str) -> Self {
-        let start = name.bytes().fold(0x9e37_79b9_7f4a_7c15, |sum: u64, octet| {
-            (sum ^ u64::from(octet)).wrapping_mul(0x0100_0000_01b3)
-        });
-        Self(start | 1)
-    }
-
-    /// The next number.
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    /// A number below `end`; 0 where `end` is 0.
-    fn below(&mut self, end: usize) -> usize {
-        let end = u64::try_from(end).unwrap().max(1);
-        usize::try_from((self.next() >> 11) % end).unwrap()
-    }
-
-    /// An octet that parsers trip over, or any.
-    fn octet(&mut self) -> u8 {
-        let odd = b"\0\xff\x7f\x80\x81\x84\x30\x01\n\r \"\\%-+0";
-        match self.below(2) {
-            0 => odd[self.below(odd.len())],
-            _ => self.next().to_le_bytes()[7],
-        }
-    }
-
-    /// A stretch of so many octets: where it starts and ends, mostly short.
-    fn stretch(&mut self, len: usize) -> std::ops::Range<usize> {
-        let start = self.below(len + 1);
-        let most = if self.below(4) == 0 { len } else { 16 };
-        start..(start + self.below(most + 1)).min(len)
-    }
-}
-
-/// Changes an input in one of the ways in which inputs go wrong; `other` is another input of the corpus.
-fn mutate(input: &mut Vec<u8>, other: &[u8], random: &mut Xorshift) {
-    let at = random.below(input.len());
-    match random.below(8) {
-        // One bit, one octet.
-        0 | 1 if !input.is_empty() => input[at] ^= 1 << random.below(8),
-        2 if !input.is_empty() => input[at] = random.octet(),
-        // Cut off at either end.
-        3 => input.truncate(at),
-        4 => drop(input.drain(..at.min(8))),
-        // Octets put in, taken out, said again.
-        5 => {
-            let octets: Vec<u8> = (0..=random.below(8)).map(|_| random.octet()).collect();
-            input.splice(at..at, octets);
-        }
-        6 => drop(input.drain(random.stretch(input.len()))),
-        7 if random.below(2) == 0 => {
-            let again = input[random.stretch(input.len())].to_vec();
-            input.splice(at..at, again);
-        }
-        // A stretch of another input in the place of one of this.
-        _ => {
-            let from = random.stretch(other.len());
-            let to = random.stretch(input.len());
-            input.splice(to, other[from].iter().copied());
-        }
-    }
-    input.truncate(INPUT_BYTES_MAX);
-}
 
 /// Where the corpora are.
 fn corpora() -> PathBuf {
@@ -188,23 +117,28 @@ fn each_target_has_a_binary_and_a_corpus_and_no_other_has() {
             })
             .collect()
     };
-    assert_eq!(names(corpora()), targets);
-    assert_eq!(names(root().join("tests/fuzz/targets")), targets);
+    let all: BTreeSet<String> = targets
+        .iter()
+        .cloned()
+        .chain(ELSEWHERE.iter().map(|name| (*name).to_owned()))
+        .collect();
+    assert_eq!(all.len(), TARGETS.len() + ELSEWHERE.len());
+    assert_eq!(names(corpora()), all);
+    assert_eq!(names(root().join("tests/fuzz/targets")), all);
     let manifest = std::fs::read_to_string(root().join("tests/fuzz/Cargo.toml")).unwrap();
     let manifest: toml::Table = manifest.parse().unwrap();
-    for target in TARGETS {
-        let path = format!("targets/{}.rs", target.name);
-        let named = |bin: &&toml::Value| bin["name"].as_str() == Some(target.name);
+    for name in &all {
+        let path = format!("targets/{name}.rs");
+        let named = |bin: &&toml::Value| bin["name"].as_str() == Some(name);
         let bin = manifest["bin"].as_array().unwrap().iter().find(named);
-        let bin =
-            bin.unwrap_or_else(|| panic!("tests/fuzz/Cargo.toml: no [[bin]] {}", target.name));
+        let bin = bin.unwrap_or_else(|| panic!("tests/fuzz/Cargo.toml: no [[bin]] {name}"));
         assert_eq!(bin["path"].as_str(), Some(path.as_str()));
         // The binary calls the function that this file replays.
         let text = std::fs::read_to_string(root().join("tests/fuzz").join(&path)).unwrap();
-        let call = format!("::{}(bytes));", target.name);
-        assert!(text.contains(&call), "{path} does not call {}", target.name);
+        let call = format!("::{name}(bytes));");
+        assert!(text.contains(&call), "{path} does not call {name}");
     }
-    assert_eq!(manifest["bin"].as_array().unwrap().len(), TARGETS.len());
+    assert_eq!(manifest["bin"].as_array().unwrap().len(), all.len());
 }
 
 #[test]

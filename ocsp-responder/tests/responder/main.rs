@@ -17,6 +17,7 @@ mod faults;
 mod files;
 mod hostile;
 mod http;
+mod replay;
 mod site;
 
 #[path = "../../examples/made-log/log.rs"]

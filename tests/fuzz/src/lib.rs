@@ -3,7 +3,8 @@
 //! Owns the list of parsers that strangers' bytes reach. `cargo fuzz` runs each function below a binary of
 //! `targets/`; `tests/it/corpora.rs` mounts this very file and replays the corpora through it. A target
 //! takes any bytes and returns; a panic, its own assertions included, is a fault of the parser. Inputs that
-//! were ever a fault stay in the corpus, named for the behaviour.
+//! were ever a fault stay in the corpus, named for the behaviour. `responder.rs` needs what the appliance does not
+//! link, so its binary mounts it, and the responder's own tests.
 
 #![allow(
     missing_docs,
@@ -12,6 +13,7 @@
 
 pub mod certificates;
 pub mod log;
+pub mod mutations;
 pub mod ocsp;
 pub mod peers;
 pub mod requests;
@@ -67,4 +69,5 @@ pub const TARGETS: &[Target] = &[
     Target::new("tile_hashes", log::tile_hashes),
     Target::new("token_frames", peers::token_frames),
     Target::new("verifier_key", log::verifier_key),
+    Target::new("witness", peers::witness),
 ];

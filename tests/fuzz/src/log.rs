@@ -4,7 +4,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use base64ct::{Base64, Encoding as _};
 use certstatus::audit::{Proof, Shown};
-use certstatus::log::checkpoint::{Checkpoint, VerifierKey};
+use certstatus::log::checkpoint::{Checkpoint, CosignerKey, VerifierKey};
 use certstatus::log::detail::{Detail, EventDetail, IntentDetail, OutcomeDetail};
 use certstatus::log::entry::{Entry, LEAF_BYTES_MAX};
 use certstatus::log::merkle::{Hash, verify_consistency, verify_inclusion};
@@ -87,6 +87,11 @@ pub fn verifier_key(bytes: &[u8]) {
     if let Ok(key) = VerifierKey::parse(text) {
         assert_eq!(key.to_string(), text);
         assert_eq!(VerifierKey::new(key.name(), *key.key()), Ok(key));
+        // A key has one type.
+        assert!(CosignerKey::parse(text).is_err());
+    }
+    if let Ok(key) = CosignerKey::parse(text) {
+        assert_eq!(key.to_string(), text);
     }
 }
 

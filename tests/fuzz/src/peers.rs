@@ -1,8 +1,13 @@
-//! What peers send: batches and headers of stations, frames between the daemon and token hosts.
+//! What peers send: batches and headers of stations, frames between the daemon and token hosts, heads of witnesses.
 
+use base64ct::{Base64, Encoding as _};
+use certstatus::log::checkpoint::{Checkpoint, CosignerKey};
 use hallmark::hsm::wire::{self, Answer, Frame, Request, WireFault, split_frame};
 use hallmark::http::{answered_type, split_batch};
 use hallmark::limits::BATCH_CSRS_MAX;
+use hallmark::witnesses::Head;
+
+use super::log::{ORIGIN, log_key, note};
 
 /// A batch: each block of PEM and each line is one item, in order, and nothing of a block is changed.
 pub fn batch(bytes: &[u8]) {
@@ -118,4 +123,47 @@ fn judge_answer(answer: &Answer, frame: &[u8]) {
     if let Answer::Failed { fault, .. } = answer {
         drop(fault.clone().into_error("token", "label").to_string());
     }
+}
+
+/// The name of the witness in the corpus.
+pub const WITNESS: &str = "witness.example/w1";
+
+/// The body as a note with the log's signature and the witness's, whatever the body is.
+fn cosigned(body: &str, witness: &CosignerKey) -> String {
+    let at: u64 = 1_700_000_000;
+    let (pair, _) = log_key();
+    let message = format!("cosignature/v1\ntime {at}\n{body}");
+    let signature = pair.sign(message.as_bytes());
+    let octets = [&witness.id(), &at.to_be_bytes()[..], signature.as_ref()].concat();
+    let octets = Base64::encode_string(&octets);
+    format!("{}\u{2014} {WITNESS} {octets}\n", note(body))
+}
+
+/// What a witness answers, as it stands, and again with its first part signed by the log key and the witness: what is
+/// read of it is what the log key signed, and the witness vouches for nothing else.
+pub fn witness(bytes: &[u8]) {
+    let (_, log) = log_key();
+    let witness = CosignerKey::new(WITNESS, *log.key()).expect("it is a key's name");
+    let read = |answer: &[u8]| {
+        let head = Head::read(answer, &witness, &log).ok()?;
+        let text = str::from_utf8(answer).expect("a note is text");
+        assert_eq!(head.checkpoint.origin, ORIGIN);
+        assert!(text.starts_with(&head.checkpoint.body()));
+        assert_eq!(
+            Checkpoint::verify(text, &log).as_ref(),
+            Ok(&head.checkpoint)
+        );
+        Some(head)
+    };
+    let _ = read(bytes);
+    let Ok(text) = str::from_utf8(bytes) else {
+        return;
+    };
+    let (body, lines) = text.split_once("\n\n").unwrap_or((text, ""));
+    let whole = cosigned(&format!("{body}\n"), &witness);
+    if let Some(head) = read(whole.as_bytes()) {
+        assert!(head.cosigned.is_ok());
+    }
+    // Other lines before ours may be broken, but say nothing else.
+    let _ = read(format!("{}{lines}", note(&format!("{body}\n"))).as_bytes());
 }
