@@ -342,3 +342,53 @@ async fn an_issuer_is_revoked_by_its_parent_and_issues_nothing_from_then_on() {
     refused_now(&mut appliance).await;
     invariants::assert(appliance).await;
 }
+
+#[tokio::test]
+async fn a_revocation_without_the_token_says_that_its_crl_waits() {
+    let mut appliance = Appliance::start(Site::new());
+    let line = appliance.line_and_order(2);
+    issue_many(&mut appliance, &line, 1).await;
+    let issued = appliance.json(&["cert", "list", "--order", "demo"]);
+    let serial = issued[0]["serial"].as_str().unwrap().to_owned();
+    appliance.stop();
+    // The daemon alone: no token can sign.
+    appliance.spawn_daemon(&[]);
+    appliance.wait("the log runs", |appliance| {
+        let output = appliance.try_command(&["status", "--json"]);
+        let status: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        let issuers = status["issuers"].as_array();
+        status["log"]["state"] == "running" && issuers.is_some_and(|all| all.len() == 4)
+    });
+    let revoke = ["cert", "revoke", &serial, "--reason", "superseded"];
+    let told = appliance.json(&revoke);
+    let visible = &told["visible"];
+    assert_eq!(
+        (&told["changed"], &visible["published"]),
+        (&true.into(), &true.into()),
+        "{told}"
+    );
+    assert!(
+        visible["ocsp"].is_u64() && visible["ocsp_cached"].is_u64(),
+        "{told}"
+    );
+    assert_eq!(visible["crl"], Value::Null, "{told}");
+    let waits = visible["crl_waits"].as_array().unwrap();
+    assert_eq!(
+        (waits.len(), &waits[0]["issuer"]),
+        (1, &"device-1".into()),
+        "{told}"
+    );
+    let text = appliance.command(&revoke);
+    assert!(
+        text.contains("CRL of device-1 NOT YET: its token cannot sign"),
+        "{text}"
+    );
+
+    appliance.spawn_host();
+    appliance.wait_until_ready();
+    appliance.wait("the CRL followed", |appliance| {
+        let again = appliance.json(&revoke);
+        again["visible"]["crl"].is_u64() && again["visible"]["crl_waits"] == Value::Null
+    });
+    invariants::assert(appliance).await;
+}
