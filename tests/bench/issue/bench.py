@@ -8,27 +8,22 @@ import json
 import os
 import pathlib
 import re
-import shlex
 import shutil
 import signal
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 
-ROOT = pathlib.Path(__file__).resolve().parents[3]
-SOFTHSM = "/usr/lib/softhsm/libsofthsm2.so"
-TICKS = os.sysconf("SC_CLK_TCK")
-ORDER = "bench"
+sys.dont_write_bytecode = True
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from appliance import SOFTHSM, Appliance
+from processes import Failed, family, memory_of, role
+
 # Requests are made before the clock runs: enough for this many certificates a second, and no more.
 RATE_MAX = 6_000
 # A line may have this many batches in work (limits::BATCHES_PER_LINE_MAX); more would measure its waiting.
 BATCH_CONNECTIONS = 2
-
-
-class Failed(Exception):
-    """The benchmark cannot go on; its text says why."""
 
 
 def arguments():
@@ -46,145 +41,6 @@ def arguments():
     if args.smoke:
         args.rounds, args.seconds = 1, 1
     return args
-
-
-# ---- processes ------------------------------------------------------------------------------------------------
-
-
-def stat_fields(pid):
-    text = pathlib.Path(f"/proc/{pid}/stat").read_text()
-    # The program's name may hold spaces; it ends at the last parenthesis.
-    return text[text.rindex(")") + 2 :].split()
-
-
-def family(pid):
-    """A process and its descendants."""
-    parents = {}
-    for entry in pathlib.Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                parents[int(entry.name)] = int(stat_fields(entry.name)[1])
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-    members = {pid}
-    while True:
-        more = {child for child, parent in parents.items() if parent in members} - members
-        if not more:
-            return sorted(members)
-        members |= more
-
-
-def role(pid):
-    """What a process of the appliance does, from its arguments."""
-    words = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
-    name = pathlib.Path(words[0]).name
-    rest = [word for word in words[1:] if word and not word.startswith("/")]
-    return " ".join([name] + [word for word in rest if word != "--config"])
-
-
-def cpu_of(pids):
-    """Processor seconds so far by process id."""
-    used = {}
-    for pid in pids:
-        fields = stat_fields(pid)
-        used[pid] = (int(fields[11]) + int(fields[12])) / TICKS
-    return used
-
-
-def memory_of(pids, what):
-    """A field of /proc/PID/status in MiB by process id."""
-    found = {}
-    for pid in pids:
-        text = pathlib.Path(f"/proc/{pid}/status").read_text()
-        match = re.search(rf"^{what}:\s+(\d+) kB", text, re.M)
-        found[pid] = int(match[1]) / 1024 if match else 0.0
-    return found
-
-
-class Appliance:
-    """An appliance in a directory that the quickstart made."""
-
-    def __init__(self, directory, programs, profile_flag):
-        self.directory = directory
-        self.programs = programs
-        command = ["bash", str(ROOT / "softhsm/quickstart.sh"), "--dir", str(directory), "--keep", *profile_flag]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode != 0:
-            raise Failed(f"the quickstart failed:\n{done.stdout}\n{done.stderr}")
-        lines = (directory / "env").read_text().splitlines()
-        self.env = dict(line.split("=", 1) for line in lines)
-        # The appliance's comes first. What is measured is the appliance alone, so the responder beside it ends.
-        self.pid, *others = [int(word) for word in shlex.split(self.env["HALLMARK_PIDS"])[0].split()]
-        for other in others:
-            os.kill(other, signal.SIGTERM)
-        self.process = None
-        self.hallmark("order", "open", ORDER, "--profile", "mqtt-device", "--issuer", "device-1", "--line", "line-1",
-                      "--quantity", "100000000", "--device-id", "[A-Za-z0-9-]+")
-
-    def hallmark(self, *words):
-        command = [str(self.programs / "hallmark"), "--config", self.env["HALLMARK_CONFIG"], *words]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode != 0:
-            raise Failed(f"{' '.join(words)}: {done.stderr}")
-        return done.stdout
-
-    def line_command(self, connections, count, *more):
-        env = self.env
-        return [str(self.programs / "examples/line"), "--api", env["HALLMARK_API"], "--ca", env["HALLMARK_SERVER_CA"],
-                "--cert", env["HALLMARK_LINE_CERT"], "--key", env["HALLMARK_LINE_KEY"], "--order", ORDER,
-                "--connections", str(connections), "--count", str(count), "--json", *more]
-
-    def send(self, connections, count, *more):
-        """Runs the line client; its report, with the appliance's processor time beside."""
-        pids = family(self.pid)
-        before = cpu_of(pids)
-        done = subprocess.run(self.line_command(connections, count, *more), capture_output=True, text=True)
-        after = cpu_of(pids)
-        if not done.stdout:
-            raise Failed(f"the line client failed: {done.stderr}")
-        report = json.loads(done.stdout)
-        if report["refused"] or report["given_up"]:
-            raise Failed(f"requests were refused: {report}")
-        report["cpu_by_process"] = {role(pid): after[pid] - before[pid] for pid in pids if after[pid] > before[pid]}
-        return report
-
-    def ready(self, within):
-        """Waits until the appliance is ready."""
-        config = pathlib.Path(self.env["HALLMARK_CONFIG"]).read_text()
-        address = re.search(r'^ops = "(.*)"', config, re.M)[1]
-        ends = time.monotonic() + within
-        while time.monotonic() < ends:
-            url = f"http://{address}/readyz"
-            done = subprocess.run(["curl", "-sf", "-o", "/dev/null", "--max-time", "2", url])
-            if done.returncode == 0:
-                return
-            if self.process and self.process.poll() is not None:
-                raise Failed("the appliance ended; see hallmark.log")
-            time.sleep(0.02)
-        raise Failed(f"the appliance is not ready after {within} s; see hallmark.log")
-
-    def stop(self):
-        """Ends the appliance and waits for all of its processes."""
-        pids = family(self.pid)
-        os.kill(self.pid, signal.SIGTERM)
-        if self.process:
-            self.process.wait()
-        ends = time.monotonic() + 60
-        while any(pathlib.Path(f"/proc/{pid}").exists() and stat_fields(pid)[0] != "Z" for pid in pids):
-            if time.monotonic() > ends:
-                raise Failed("the appliance does not end")
-            time.sleep(0.05)
-
-    def start(self, **more_env):
-        """Starts it again; the seconds until it was ready."""
-        env = os.environ | {"SOFTHSM2_CONF": str(self.directory / "softhsm2.conf")} | more_env
-        command = [str(self.programs / "hallmark"), "--config", self.env["HALLMARK_CONFIG"], "run"]
-        log = open(self.directory / "hallmark.log", "a")
-        started = time.monotonic()
-        self.process = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        self.pid = self.process.pid
-        self.ready(120)
-        return time.monotonic() - started
 
 
 # ---- measurements ---------------------------------------------------------------------------------------------
@@ -317,6 +173,7 @@ def filled(appliance, args, small_directory, profile_flag):
     if have < args.fill:
         appliance.send(BATCH_CONNECTIONS, args.fill - have, "--batch", "256")
     small = Appliance(small_directory, args.programs, profile_flag)
+    small.end_responder()
     try:
         # Pairs in turns, each first every other time: the machine's own swings are larger than what is looked for.
         pairs = []
@@ -378,6 +235,8 @@ def measure(args, directory):
     print("making a private CA ...", flush=True)
     profile_flag = ["--dev"] if args.smoke else []
     appliance = Appliance(directory / "large", args.programs, profile_flag)
+    # What is measured is the appliance alone.
+    appliance.end_responder()
     try:
         rounds = []
         for number in range(args.rounds):
