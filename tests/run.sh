@@ -7,13 +7,13 @@ usage() {
 usage: tests/run.sh [--long] [--help]
 
 Installs what is missing (Debian packages, a Python environment below target/), then runs: formatting, clippy,
-all tests, shell and document checks, pkilint on every kind of certificate, a small run of the benchmark,
+all tests, shell and document checks, pkilint on every kind of certificate, small runs of the benchmarks,
 and the quickstart.
 
   --long   the long versions too: many more random cases and kills, a minute of fuzzing for each parser, and the
-           benchmark itself with a million certificates in the store (about an hour in all)
+           benchmarks themselves with a million certificates (over an hour in all)
 
-One build (the dev profile) serves them all, but for fuzzing and the benchmark itself. CARGO_TARGET_DIR is honoured.
+One build (the dev profile) serves them all, but for fuzzing and the benchmarks themselves. CARGO_TARGET_DIR is honoured.
 TEXT
 }
 
@@ -110,11 +110,13 @@ if [ "$long" -eq 1 ]; then
 fi
 
 if [ "$long" -eq 1 ]; then
-  step "benchmark, with a million certificates"
+  step "benchmarks, with a million certificates"
   bash tests/bench/issue/run.sh --rounds 1 --slow-ms 0 --fill 1000000
+  bash tests/bench/ocsp/run.sh --rounds 1 --fill 1000000 --expect
 else
-  step "benchmark, small"
+  step "benchmarks, small"
   bash tests/bench/issue/run.sh --smoke
+  bash tests/bench/ocsp/run.sh --smoke
 fi
 
 step "quickstart"
