@@ -15,8 +15,8 @@ use std::time::Duration;
 use certstatus::UnixMillis;
 use certstatus::crl::{CrlFields, LogAnchor, Scope, parse_head};
 use certstatus::durable;
-use certstatus::log::IssuerName;
 use certstatus::log::checkpoint::{Checkpoint, VerifierKey};
+use certstatus::log::{Gone, IssuerName};
 use certstatus::signature::split;
 
 pub use board::{Board, CrlState};
@@ -25,7 +25,9 @@ pub use keeper::{Keeper, Loaded, Schedule};
 use crate::issuer::{MakeFailed, Signer};
 use crate::profile::IssuerFacts;
 use crate::ra::{APPLIANCE, Grant, Purpose};
-use crate::signing_log::{CrlContents, IssuerRole, LogError, RevokedList, SigningLog, ToBeSigned};
+use crate::signing_log::{
+    CrlContents, IssuerRole, LogError, RevokedList, SigningLog, ToBeSigned, aside,
+};
 
 /// Why a CRL is not made.
 #[derive(Debug, thiserror::Error)]
@@ -68,7 +70,7 @@ pub struct Terms {
     /// expiredCertsOnCRL.
     pub expired_since: Option<UnixMillis>,
     /// What stays out, as [`CrlContents::gone`] says it.
-    pub gone: Option<(UnixMillis, u64)>,
+    pub gone: Option<Gone>,
     /// The CRL's number is larger than this one, whatever the log knows: a restored log may know less than is
     /// published.
     pub after: u64,
@@ -146,34 +148,47 @@ pub async fn issue(
         checkpoint,
     } = log.revoked(&contents).await.map_err(CrlError::Log)?;
     let number = log.next_crl_number(issuer).await.map_err(CrlError::Log)?;
+    // As the CRL says it, to the second: what leaves the next one must have ended before this one was made.
+    let now = UnixMillis::from_seconds(terms.now.seconds());
     let made = Published {
         number: number.max(terms.after.saturating_add(1)),
-        this_update: terms.now,
-        next_update: terms.now.saturating_add(terms.validity),
+        this_update: now,
+        next_update: now.saturating_add(terms.validity),
         covered: size,
         listed: Some(list.entries()),
     };
-    let tbs = list.finish(&CrlFields {
-        issuer: &facts.subject,
-        authority_key_id: &facts.key_id,
-        algorithm: signer.algorithm(),
-        number: made.number,
-        this_update: made.this_update,
-        next_update: made.next_update,
-        scope: terms.kind.scope.clone(),
-        expired_since: terms.expired_since,
-        anchor: LogAnchor {
-            origin: log.origin(),
-            log_key: &log.verifier_key(),
-            checkpoint: &checkpoint,
-        },
-    });
+    let (of, within, signer_algorithm, key) = (
+        facts.clone(),
+        terms.clone(),
+        signer.algorithm(),
+        log.verifier_key(),
+    );
+    let origin = log.origin().to_owned();
+    let finish = move || {
+        list.finish(&CrlFields {
+            issuer: &of.subject,
+            authority_key_id: &of.key_id,
+            algorithm: signer_algorithm,
+            number: made.number,
+            this_update: made.this_update,
+            next_update: made.next_update,
+            scope: within.kind.scope,
+            expired_since: within.expired_since,
+            anchor: LogAnchor {
+                origin: &origin,
+                log_key: &key,
+                checkpoint: &checkpoint,
+            },
+        })
+    };
+    let tbs = aside(finish).await.map_err(CrlError::Log)?;
     let grant = Grant::act(APPLIANCE, Purpose::Crl(issuer.clone()));
     let object = ToBeSigned::Crl {
         issuer: issuer.clone(),
         key: signer.public_key().clone(),
         algorithm: signer.algorithm(),
         partition,
+        gone: terms.gone,
         tbs,
     };
     let issued = signer

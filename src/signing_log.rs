@@ -34,7 +34,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use certstatus::log::checkpoint::VerifierKey;
 use certstatus::log::merkle::Hash;
-use certstatus::log::{EventName, IssuerName, LeafIndex};
+use certstatus::log::{EventName, IssuerName, LeafIndex, Subject};
 use certstatus::{RevocationReason, SerialNumber};
 use sqlx::pool::PoolConnection;
 use tokio::sync::mpsc::error::TrySendError;
@@ -74,6 +74,22 @@ struct Inner {
     tasks: Mutex<Option<Tasks>>,
     #[cfg(test)]
     faults: tests::Faults,
+}
+
+/// Runs work that takes long on a thread where nobody waits behind it.
+///
+/// # Errors
+/// [`LogError::Stopping`]: the process ends.
+pub(crate) async fn aside<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, LogError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => Ok(done),
+        Err(ended) => match ended.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_cancelled) => Err(LogError::Stopping),
+        },
+    }
 }
 
 /// The log's own tasks.
@@ -166,7 +182,15 @@ impl SigningLog {
     ) -> Result<Intent, IntentRefused> {
         let shared = &self.inner.shared;
         shared.gate()?;
-        let draft = IntentDraft::new(grant, object, &shared.origin, &shared.clock)?;
+        let draft = match object {
+            // Hashing 50 MB takes as long as hundreds of certificates.
+            ToBeSigned::Crl { .. } => {
+                let (grant, shared) = (grant.clone(), Arc::clone(shared));
+                let new = move || IntentDraft::new(&grant, object, &shared.origin, &shared.clock);
+                aside(new).await??
+            }
+            _ => IntentDraft::new(grant, object, &shared.origin, &shared.clock)?,
+        };
         let draft = Box::new(draft);
         let (answer, answered) = oneshot::channel();
         self.try_ask(Append::Intent { draft, answer })?;
@@ -432,6 +456,22 @@ impl SigningLog {
     ) -> Result<BTreeMap<u32, u64>, LogError> {
         self.inner.shared.confirmed()?;
         read::changed(issuer, since, &mut *self.reader().await?).await
+    }
+
+    /// Whether the log issued the CRL of this number and partition, which covers its first `covered` entries. False
+    /// also where its outcome stands far behind them.
+    ///
+    /// # Errors
+    /// [`LogError::Read`], [`LogError::Recovering`]: try again.
+    pub async fn issued_crl(
+        &self,
+        issuer: &IssuerName,
+        (number, partition): (u64, u32),
+        covered: u64,
+    ) -> Result<bool, LogError> {
+        self.inner.shared.confirmed()?;
+        let subject = Subject::Crl { number, partition };
+        read::issued((issuer, subject), covered, &mut *self.reader().await?).await
     }
 
     /// The next CRL number of an issuer: the larger of last + 1 and the time in milliseconds.

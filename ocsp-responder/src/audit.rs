@@ -16,6 +16,7 @@ mod fault;
 mod files;
 mod hashes;
 mod ledger;
+mod lists;
 mod proof_file;
 mod report;
 mod standing;
@@ -29,6 +30,7 @@ pub use details::{Erased, SELF_TEST_PREFIX};
 pub use evidence::{HeadFile, Judged, Order, prove_consistency, prove_inclusion};
 pub use fault::{Cause, ClassName, Fault};
 pub use files::Unreadable;
+pub use lists::Difference;
 pub use proof_file::{
     Consistency, Inclusion, NotAProof, PROOF_FILE_BYTES_MAX, Proof, ProofRefused, Proven, Shown,
 };
@@ -39,13 +41,12 @@ pub use standing::{About, Act, Question, Standing, status};
 
 use anchors::{Heads, Mismatch};
 use bundles::first_of;
-use details::Details;
+use details::{Details, ToSign};
 use files::Found;
 use ledger::Ledger;
 use standing::Dossier;
 use tree::{Disagreement, Tree};
 
-use crate::crl::ParsedCrl;
 use crate::log::checkpoint::{BadNote, Checkpoint, VerifierKey};
 use crate::log::merkle::{Hash, leaf_hash};
 use crate::log::tile::{self, TILE_WIDTH};
@@ -146,7 +147,7 @@ fn replayed(
     audit.check_issuers()?;
     let crls = crls
         .iter()
-        .map(|crl| anchors::check_crl(crl, &audit.ledger));
+        .map(|crl| anchors::check_crl(crl, &audit.ledger, &options.log_key));
     let crls = crls.collect::<Result<_, Fault>>()?;
     Ok(audit.report(crls))
 }
@@ -279,19 +280,26 @@ impl Audit<'_> {
             .check(entry, detail, ended, &mut self.ledger)
             .map_err(at)?;
         match crl {
-            Some(crl) => self.check_logged_anchor(entry.index, &crl),
+            Some(crl) => self.check_logged_crl(entry.index, crl),
             None => Ok(()),
         }
     }
 
-    /// Checks that the head in a logged CRL is one that this log had before it.
-    fn check_logged_anchor(
-        &mut self,
-        index: LeafIndex,
-        crl: &ParsedCrl,
-    ) -> Result<(), NotVerified> {
-        let by = format!("the CRL issued in entry {index}");
-        let anchor = anchors::read_anchor(&by, crl, &self.options.log_key)
+    /// Checks that the head in a logged CRL is one that this log had before it, and that its list is the one that
+    /// follows from the entries below that head.
+    fn check_logged_crl(&mut self, index: LeafIndex, crl: ToSign) -> Result<(), NotVerified> {
+        let size = self.check_logged_anchor(index, &crl)?;
+        let Some(details) = &mut self.details else {
+            return Ok(());
+        };
+        let built = details.build(crl, size, &mut self.ledger);
+        built.map_err(|cause| Fault::at(index, cause).into())
+    }
+
+    /// Checks that the head in a logged CRL is one that this log had before it; gives back its size.
+    fn check_logged_anchor(&mut self, index: LeafIndex, crl: &ToSign) -> Result<u64, NotVerified> {
+        let by = format!("the CRL of entry {index}");
+        let anchor = anchors::read_anchor(&by, &crl.frame.parsed, &self.options.log_key)
             .map_err(|cause| Fault::at(index, cause))?;
         let root = self.tree.root_at(anchor.size, |bundle| {
             let found = self.read_bundle(bundle)?;
@@ -299,7 +307,7 @@ impl Audit<'_> {
             Ok::<_, NotVerified>(leaves.iter().map(|leaf| leaf_hash(leaf)).collect())
         })?;
         if root == Some(anchor.root) {
-            return Ok(());
+            return Ok(anchor.size);
         }
         let (size, from) = (anchor.size, self.heads.vouched());
         if self.entries_are_the_heads()? {

@@ -60,7 +60,7 @@ const GENERALIZED_FROM_SECONDS: u64 = 2_524_608_000;
 ///
 /// RFC 5280, 5.3.1: 0 (unspecified) SHOULD be left out, 7 is not used, 8 (removeFromCRL) belongs in
 /// delta CRLs only, 10 is the last.
-const fn carried(reason: u8) -> bool {
+pub(crate) const fn carried(reason: u8) -> bool {
     matches!(reason, 1..=6 | 9 | 10)
 }
 
@@ -126,8 +126,23 @@ pub struct LogAnchor<'a> {
 pub struct TbsCrl {
     /// The DER.
     der: Vec<u8>,
+    /// The same without revokedCertificates.
+    frame: Vec<u8>,
     /// The CRL number in it.
     number: u64,
+    /// How many certificates it lists.
+    entries: usize,
+}
+
+/// A TBSCertList without its revokedCertificates: what the log keeps of a CRL, whose list follows from other entries.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    /// What it says of itself; lists nothing.
+    pub parsed: ParsedCrl,
+    /// The DER.
+    der: Vec<u8>,
+    /// What stands before revokedCertificates, the header of the whole left out.
+    before: std::ops::Range<usize>,
 }
 
 /// A TBSCertList on its way: takes its entries one by one, so that they stand in memory once, encoded.
@@ -165,10 +180,47 @@ impl TbsCrlBuilder {
     /// Puts the fields around the entries.
     #[must_use]
     pub fn finish(self, fields: &CrlFields<'_>) -> TbsCrl {
+        let frame = encode::frame(fields);
+        let entries = self.entries;
+        // A frame that was just written has its two halves.
+        let halves = read::halves(&frame).unwrap_or_default();
         TbsCrl {
-            der: encode::finish(self, fields),
+            der: encode::surround(self, halves),
+            frame,
             number: fields.number,
+            entries,
         }
+    }
+
+    /// Puts a TBSCertList that was written without its list around the entries: the DER.
+    #[must_use]
+    pub fn fill(self, frame: &Frame) -> Vec<u8> {
+        encode::surround(self, frame.halves())
+    }
+}
+
+impl Frame {
+    /// Reads a TBSCertList that must list nothing.
+    ///
+    /// # Errors
+    /// [`NotACrl`] names the field.
+    pub fn parse(der: Vec<u8>) -> Result<Self, NotACrl> {
+        let parsed = read::frame(&der)?;
+        let (before, after) = read::halves(&der).ok_or(NotACrl("tbsCertList"))?;
+        let header = der.len() - before.len() - after.len();
+        let before = header..header + before.len();
+        Ok(Self {
+            parsed,
+            der,
+            before,
+        })
+    }
+
+    /// What stands before revokedCertificates, and what stands after it.
+    fn halves(&self) -> (&[u8], &[u8]) {
+        let before = self.der.get(self.before.clone()).unwrap_or_default();
+        let after = self.der.get(self.before.end..).unwrap_or_default();
+        (before, after)
     }
 }
 
@@ -181,16 +233,28 @@ impl TbsCrl {
         builder.finish(fields)
     }
 
-    /// The DER TBSCertList, given away.
+    /// The DER TBSCertList, and the same without revokedCertificates, given away.
     #[must_use]
-    pub fn into_der(self) -> Vec<u8> {
-        self.der
+    pub fn into_parts(self) -> (Vec<u8>, Vec<u8>) {
+        (self.der, self.frame)
     }
 
     /// The DER TBSCertList.
     #[must_use]
     pub fn der(&self) -> &[u8] {
         &self.der
+    }
+
+    /// The same without revokedCertificates: what [`Frame::parse`] reads.
+    #[must_use]
+    pub fn frame(&self) -> &[u8] {
+        &self.frame
+    }
+
+    /// How many certificates it lists.
+    #[must_use]
+    pub const fn entries(&self) -> usize {
+        self.entries
     }
 
     /// The CRL number.

@@ -11,7 +11,7 @@ pub mod merkle;
 pub mod tile;
 
 pub use detail::{
-    Base64, Detail, DetailHash, EventDetail, IntentDetail, OutcomeDetail, Salt,
+    Base64, CrlList, Detail, DetailHash, EventDetail, Gone, IntentDetail, OutcomeDetail, Salt,
     UNRESOLVED_RETURNED_MAX, UnitsReturned,
 };
 pub use entry::{Class, Entry, EntryKind, EventName, IssuerName, LeafIndex, Outcome, Subject};

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use certstatus::UnixMillis;
+use certstatus::log::Gone;
 use certstatus::log::checkpoint::VerifierKey;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -69,6 +70,8 @@ pub struct Keeper {
 struct Target {
     kind: Kind,
     head: Option<Published>,
+    /// Whether the log is known to have issued it.
+    logged: bool,
 }
 
 /// How little of a CRL's life is left.
@@ -126,14 +129,17 @@ impl Schedule {
     ///
     /// X.509 wants a revoked certificate on one regular CRL after its expiry; those that a revocation asks
     /// for are no regular ones, hence the interval.
-    fn gone(&self, head: Option<&Published>, now: UnixMillis) -> Option<(UnixMillis, u64)> {
+    fn gone(&self, head: Option<&Published>, now: UnixMillis) -> Option<Gone> {
         let head = head?;
         let regular = now.saturating_sub(self.every(self.validity));
         let mut expired = head.this_update.min(regular);
         if let Some(since) = self.keep_expired_since {
             expired = expired.min(since);
         }
-        Some((expired, head.covered))
+        Some(Gone {
+            covered: head.covered,
+            expired,
+        })
     }
 }
 
@@ -175,7 +181,11 @@ impl Keeper {
         loaded: Loaded,
         board: Board,
     ) -> Self {
-        let target = |kind| Target { kind, head: None };
+        let target = |kind| Target {
+            kind,
+            head: None,
+            logged: false,
+        };
         Self {
             targets: kinds(role, &facts).into_iter().map(target).collect(),
             log,
@@ -279,6 +289,7 @@ impl Keeper {
             );
             if let Some(target) = self.targets.get_mut(place) {
                 target.head = Some(head);
+                target.logged = true;
             }
         }
         Ok(made)
@@ -299,15 +310,32 @@ impl Keeper {
     async fn renew(&self, target: &Target) -> Result<Published, RoundFailed> {
         let signer = self.signer().ok_or(RoundFailed::NoToken)?;
         let (now, head) = (self.clock.now(), target.head.as_ref());
+        let gone = match self.logged(target).await? {
+            true => self.schedule.gone(head, now),
+            false => None,
+        };
         let terms = Terms {
             kind: target.kind.clone(),
             validity: self.schedule.validity,
             now,
             expired_since: self.schedule.keep_expired_since,
-            gone: self.schedule.gone(head, now),
+            gone,
             after: head.map_or(0, |head| head.number),
         };
         Ok(issue(&self.log, &signer, &self.facts, &terms, &self.published).await?)
+    }
+
+    /// Whether the log issued the published CRL: only then may what stood on it leave. A log that was restored from
+    /// a backup knows of neither the CRL nor, perhaps, of revocations on it.
+    async fn logged(&self, target: &Target) -> Result<bool, CrlError> {
+        let Some(head) = target.head.filter(|_| !target.logged) else {
+            return Ok(target.logged);
+        };
+        let (number, partition) = (head.number, target.kind.partition);
+        let issued = self
+            .log
+            .issued_crl(&self.facts.name, (number, partition), head.covered);
+        issued.await.map_err(CrlError::Log)
     }
 
     /// The key, if its token could sign now.
@@ -441,19 +469,23 @@ mod tests {
         let daily = schedule(7 * DAY, None);
         assert_eq!(daily.gone(None, NOW), None);
         let old = head(7 * DAY);
+        let gone = |expired| {
+            let covered = 9;
+            Some(Gone { covered, expired })
+        };
         let later = NOW.saturating_add(3 * DAY);
         // Long after the last CRL: what expired before it.
-        assert_eq!(daily.gone(Some(&old), later), Some((NOW, 9)));
+        assert_eq!(daily.gone(Some(&old), later), gone(NOW));
         // Seconds after the last CRL: what expired a day ago.
         let soon = NOW.saturating_add(Duration::from_secs(3));
         let day_ago = soon.saturating_sub(DAY);
-        assert_eq!(daily.gone(Some(&old), soon), Some((day_ago, 9)));
+        assert_eq!(daily.gone(Some(&old), soon), gone(day_ago));
         let since = NOW.saturating_sub(30 * DAY);
         let kept = Schedule {
             keep_expired_since: Some(since),
             ..daily
         };
-        assert_eq!(kept.gone(Some(&old), later), Some((since, 9)));
+        assert_eq!(kept.gone(Some(&old), later), gone(since));
     }
 
     #[test]

@@ -8,8 +8,8 @@ use base64ct::{Base64, Encoding as _};
 use certstatus::log::detail::Base64 as Octets;
 use certstatus::log::entry::Slug;
 use certstatus::log::{
-    Class, DetailHash, EntryKind, EventDetail, EventName, IntentDetail, IssuerName, LeafIndex,
-    Outcome, OutcomeDetail, Salt, Subject,
+    Class, CrlList, DetailHash, EntryKind, EventDetail, EventName, IntentDetail, IssuerName,
+    LeafIndex, Outcome, OutcomeDetail, Salt, Subject,
 };
 use certstatus::signature::{PublicKey, SignatureAlgorithm};
 use certstatus::{SerialNumber, UnixMillis};
@@ -304,18 +304,30 @@ impl IntentDraft {
                 key,
                 algorithm,
                 partition,
+                gone,
                 tbs,
             } => {
                 let number = tbs.number();
                 let subject = Subject::Crl { number, partition };
-                Self::plain(grant, issuer, subject, (key, algorithm), tbs.into_der())
+                let list = CrlList {
+                    entries: u64::try_from(tbs.entries()).unwrap_or(u64::MAX),
+                    gone,
+                    sha256: DetailHash::of(tbs.der()),
+                };
+                let (tbs, frame) = tbs.into_parts();
+                let told = (frame, Some(list));
+                let draft = Self::plain(grant, issuer, subject, (key, algorithm), told)?;
+                Ok(Self { tbs, ..draft })
             }
             ToBeSigned::Request {
                 issuer,
                 key,
                 algorithm,
                 tbs,
-            } => Self::plain(grant, issuer, Subject::Request, (key, algorithm), tbs),
+            } => {
+                let told = (tbs, None);
+                Self::plain(grant, issuer, Subject::Request, (key, algorithm), told)
+            }
             ToBeSigned::SelfTest {
                 issuer,
                 key,
@@ -328,19 +340,19 @@ impl IntentDraft {
                     issuer,
                     Subject::SelfTest,
                     (key, algorithm),
-                    text.into_bytes(),
+                    (text.into_bytes(), None),
                 )
             }
         }
     }
 
-    /// Prepares anything but a certificate.
+    /// Prepares anything but a certificate; the detail has the bytes, of a CRL those around its list.
     fn plain(
         grant: &Grant,
         issuer: IssuerName,
         subject: Subject,
         (key, algorithm): (PublicKey, SignatureAlgorithm),
-        tbs: Vec<u8>,
+        (tbs, list): (Vec<u8>, Option<CrlList>),
     ) -> Result<Self, IntentRefused> {
         let class = subject.class();
         let entitled = entitled(grant, class, &issuer)?;
@@ -348,6 +360,7 @@ impl IntentDraft {
         let told = IntentDetail {
             device_id: None,
             line: entitled.line.map(ToString::to_string),
+            list,
             operator: entitled.operator.map(str::to_owned),
             order: None,
             profile: None,
@@ -358,10 +371,8 @@ impl IntentDraft {
             why: Some(entitled.why.to_owned()),
         };
         let detail = Sealed::of(&told);
-        // A CRL may have 50 MB: it is moved, not copied.
         let Octets(tbs) = told.tbs;
-        // A CRL grows with revocations and must be published whatever its length.
-        if class != Class::Crl && detail.bytes.len() > limits::DETAIL_BYTES_MAX {
+        if detail.bytes.len() > limits::DETAIL_BYTES_MAX {
             return Err(object("it is too long for an entry of the log"));
         }
         Ok(Self {
@@ -403,6 +414,7 @@ impl IntentDraft {
         let detail = Sealed::of(&IntentDetail {
             device_id: unit.as_ref().map(|unit| unit.device_id.clone()),
             line: entitled.line.map(ToString::to_string),
+            list: None,
             operator: entitled.operator.map(str::to_owned),
             order: unit.as_ref().map(|unit| unit.order.to_string()),
             profile: Some(tbs.profile.clone()),
@@ -502,11 +514,10 @@ pub(super) fn named_algorithm(class: Class, tbs: &[u8]) -> Option<SignatureAlgor
 impl Closing {
     /// The outcome of a certificate (CRL, request, self-test) that was issued.
     pub(super) fn issued(certificate: &Certificate) -> Result<Self, LogError> {
-        let der = certificate.der.as_slice();
         let detail = OutcomeDetail {
             reason: None,
             salt: salt()?,
-            sha256: (!der.is_empty()).then(|| DetailHash::of(der)),
+            sha256: (!certificate.der.is_empty()).then_some(certificate.sha256),
             signature: Some(Octets(certificate.signature.clone())),
         };
         let intent = &certificate.intent;

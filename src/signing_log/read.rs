@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 
 use certstatus::crl::{RevokedEntry, TbsCrlBuilder};
 use certstatus::log::{
-    Class, Detail as _, DetailHash, IntentDetail, IssuerName, LeafIndex, OutcomeDetail, Subject,
+    Class, Detail as _, DetailHash, Entry, EntryKind, IntentDetail, IssuerName, LeafIndex, Outcome,
+    OutcomeDetail, Subject,
 };
 use certstatus::signature::assemble;
 use certstatus::{RevocationReason, SerialNumber, UnixMillis};
@@ -31,6 +32,9 @@ const LIST_MAX: u32 = 1000;
 
 /// Revocations that are read in one go.
 const PAGE_ROWS: usize = 8192;
+
+/// How many entries after those that a CRL covers its outcome is looked for in: minutes of a log at its busiest.
+const ISSUED_WITHIN: u64 = 1 << 17;
 
 /// Certificates in one answer where the asker does not say.
 const LIST_DEFAULT: u32 = 100;
@@ -261,6 +265,42 @@ pub(super) async fn crl_number(
         .map_err(failed)
 }
 
+/// Whether the log has an outcome of this subject that says that it was issued, among so many entries from `first`
+/// on as are written in some minutes.
+pub(super) async fn issued(
+    (name, subject): (&IssuerName, Subject),
+    first: u64,
+    database: &mut SqliteConnection,
+) -> Result<bool, LogError> {
+    let bound = |index| i64::try_from(index).unwrap_or(i64::MAX);
+    // Leaves are canonical JSON, so this finds every outcome of a CRL, and next to nothing else.
+    let leaves = sqlx::query(
+        "SELECT leaf FROM entry WHERE idx >= $1 AND idx < $2 \
+         AND instr(leaf, CAST('\"class\":\"crl\"' AS BLOB)) > 0 ORDER BY idx",
+    )
+    .bind(bound(first))
+    .bind(bound(first.saturating_add(ISSUED_WITHIN)))
+    .fetch_all(database)
+    .await
+    .map_err(failed)?;
+    for row in &leaves {
+        let leaf: &[u8] = row.try_get("leaf").map_err(failed)?;
+        let entry =
+            Entry::parse(leaf).map_err(|_| LogError::Damaged("a CRL's entry".to_owned()))?;
+        if let EntryKind::Outcome {
+            issuer,
+            subject: of,
+            outcome: Outcome::Issued { .. },
+            ..
+        } = &entry.kind
+            && (issuer, *of) == (name, subject)
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// A list of what counts as revoked, as the durable log had it at one moment.
 pub(super) struct Revoked {
     /// The entries, encoded.
@@ -287,8 +327,10 @@ pub(super) async fn revoked(
     let root = tree::edge_at(size, &mut snapshot).await?.root();
     let range = |_| LogError::Damaged("an index beyond what the database holds".to_owned());
     let end = signed(size).map_err(range)?;
-    let (gone, seen) = contents.gone.unwrap_or((UnixMillis(0), 0));
-    let gone = signed(gone.0).map_err(range)?;
+    let (gone, seen) = contents
+        .gone
+        .map_or((0, 0), |gone| (gone.expired.0, gone.covered));
+    let gone = signed(gone).map_err(range)?;
     let seen = signed(seen).map_err(range)?;
     let count: i64 = sqlx::query_scalar(sqlx::AssertSqlSafe(format!("SELECT count(*) {LISTED}")))
         .bind(contents.issuer.as_str())

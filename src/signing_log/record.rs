@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 
 use certstatus::log::entry::Slug;
-use certstatus::log::{DetailHash, IssuerName, LeafIndex};
+use certstatus::log::{DetailHash, Gone, IssuerName, LeafIndex};
 use certstatus::signature::SignatureAlgorithm;
 use certstatus::{SerialNumber, UnixMillis};
 use der::Decode as _;
@@ -154,9 +154,8 @@ pub struct CrlContents<'a> {
     pub issuer: &'a IssuerName,
     /// 0 for all of them, else those of this partition.
     pub partition: u32,
-    /// Certificates that expired before this time, and that an entry before this one revoked, stay out; none: all
-    /// stay on it.
-    pub gone: Option<(UnixMillis, u64)>,
+    /// What stays out; none: all stay on it.
+    pub gone: Option<Gone>,
 }
 
 /// What a CRL lists, and the log that says so.

@@ -21,7 +21,7 @@ use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use certstatus::log::entry::Slug;
 use certstatus::log::merkle::{Frontier, Hash, leaf_hash};
 use certstatus::log::{
-    Detail as _, DetailHash, Entry, EntryKind, EventDetail, IssuerName, LeafIndex, Outcome,
+    Detail as _, DetailHash, Entry, EntryKind, EventDetail, Gone, IssuerName, LeafIndex, Outcome,
     Subject, UnitsReturned,
 };
 use certstatus::signature::{PublicKey, SignatureAlgorithm};
@@ -542,7 +542,7 @@ async fn all_revoked(log: &SigningLog) -> Vec<certstatus::crl::RevokedEntry> {
 async fn listed(
     log: &SigningLog,
     partition: u32,
-    gone: Option<(UnixMillis, u64)>,
+    gone: Option<Gone>,
 ) -> Vec<certstatus::crl::RevokedEntry> {
     let contents = CrlContents {
         issuer: &"device-1".parse().unwrap(),

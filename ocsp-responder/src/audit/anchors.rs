@@ -8,10 +8,11 @@ use std::path::Path;
 
 use super::fault::{Cause, Fault};
 use super::files::{self, Unreadable};
-use super::ledger::Ledger;
+use super::ledger::{IssuerId, Ledger};
+use super::lists::Selection;
 use super::report::{Agreement, CrlReport};
 use super::{Named, Options};
-use crate::crl::{self, ParsedCrl};
+use crate::crl::{self, NotACrl, ParsedCrl};
 use crate::log::checkpoint::{Checkpoint, VerifierKey};
 use crate::log::merkle::Hash;
 use crate::log::{DetailHash, LeafIndex};
@@ -72,7 +73,7 @@ impl Heads {
             });
         }
         for crl in crls {
-            let parsed = parse_crl(crl)?;
+            let parsed = parse_crl(crl, crl::parse_head)?;
             let by = format!("the log anchor in {}", crl.by);
             let head = read_anchor(&by, &parsed, &options.log_key).map_err(Fault::whole)?;
             expected.push(Expected { by: Some(by), head });
@@ -194,9 +195,12 @@ fn collect_crl(
     Ok(())
 }
 
-/// Parses a CRL given or published.
-fn parse_crl(crl: &Brought) -> Result<ParsedCrl, Fault> {
-    crl::parse(&crl.der).map_err(|refused| {
+/// Parses a CRL given or published, or its head.
+fn parse_crl(
+    crl: &Brought,
+    parse: fn(&[u8]) -> Result<ParsedCrl, NotACrl>,
+) -> Result<ParsedCrl, Fault> {
+    parse(&crl.der).map_err(|refused| {
         Fault::whole(Cause::Crl {
             by: crl.by.clone(),
             what: refused.0,
@@ -227,15 +231,20 @@ pub(super) fn read_anchor(
     })
 }
 
-/// Checks that an issuer of this log signed a CRL, and that the log knows that signature.
-pub(super) fn check_crl(crl: &Brought, ledger: &Ledger) -> Result<CrlReport, Fault> {
+/// Checks that an issuer of this log signed a CRL, that the log knows that signature, and that it lists what the log
+/// says.
+pub(super) fn check_crl(
+    crl: &Brought,
+    ledger: &Ledger,
+    key: &VerifierKey,
+) -> Result<CrlReport, Fault> {
     let wrong = |what| {
         Fault::whole(Cause::Crl {
             by: crl.by.clone(),
             what,
         })
     };
-    let parsed = parse_crl(crl)?;
+    let parsed = parse_crl(crl, crl::parse)?;
     let (tbs, algorithm, signature) =
         signature::split(&crl.der).map_err(|_| wrong("it is not a signed object"))?;
     let issuer = ledger.issuers().find(|(_, record)| {
@@ -265,7 +274,7 @@ pub(super) fn check_crl(crl: &Brought, ledger: &Ledger) -> Result<CrlReport, Fau
     if published.is_some_and(|(_, place)| *place != partition) {
         return Err(wrong("it is published in the place of another partition"));
     }
-    ledger.check_listed(id, partition, &parsed).map_err(wrong)?;
+    check_list((crl, &parsed), (id, partition), ledger, key)?;
     Ok(CrlReport {
         by: crl.by.clone(),
         issuer: record.name.clone(),
@@ -273,4 +282,37 @@ pub(super) fn check_crl(crl: &Brought, ledger: &Ledger) -> Result<CrlReport, Fau
         number: parsed.number,
         newest: ledger.newest_crl(id, partition).unwrap_or(parsed.number),
     })
+}
+
+/// Checks that a CRL lists what the log says below the head that it names, as values: the auditor's other check of it
+/// compares what it encoded itself.
+fn check_list(
+    (crl, parsed): (&Brought, &ParsedCrl),
+    (id, partition): (IssuerId, u32),
+    ledger: &Ledger,
+    key: &VerifierKey,
+) -> Result<(), Fault> {
+    let by = &crl.by;
+    let wrong = |what| {
+        let by = by.clone();
+        Fault::whole(Cause::Crl { by, what })
+    };
+    let size = read_anchor(by, parsed, key).map_err(Fault::whole)?.size;
+    let of = ledger.selection(id, partition, &parsed.scope, (size, None));
+    let of = of.map_err(wrong)?;
+    // Only details tell how many partitions there are: without them this CRL may lack what others have.
+    let all = Selection {
+        issuer: id,
+        partition: None,
+        size,
+        gone: None,
+    };
+    let (of, known) = of.map_or((all, false), |of| (of, true));
+    ledger
+        .lists
+        .compare(of, known, parsed)
+        .map_err(|difference| {
+            let by = by.clone();
+            Fault::whole(Cause::Listed { by, difference })
+        })
 }

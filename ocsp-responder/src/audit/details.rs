@@ -1,23 +1,24 @@
 //! Checks details against their leaves, and every signature against its intent.
 //!
 //! Owns what only details can show: that the bytes to be signed are what the leaf says, that the
-//! signature is the issuer's over those very bytes, and that the signed object is the one logged.
-//! Promises that nothing of a detail is read before its hash agreed. Keeps the bytes of open intents
-//! only. Failure story: the first disagreement is a [`Cause`] at its entry.
+//! signature is the issuer's over those very bytes, that the signed object is the one logged, and that a CRL's
+//! list is the one that follows from the log.
+//! Promises that nothing of a detail is read before its hash agreed. Keeps the bytes of open intents only, and of
+//! one CRL. Failure story: the first disagreement is a [`Cause`] at its entry.
 
 use std::collections::BTreeMap;
 
 use base64ct::{Base64 as StandardBase64, Encoding as _};
 
 use super::fault::{Cause, ClassName};
-use super::ledger::{IssuerId, Ledger, Open};
+use super::ledger::{IssuerId, Ledger, Open, Recipe};
 use super::report::DetailReport;
 use super::tbs;
 use super::units::Units;
-use crate::crl::{self, ParsedCrl};
+use crate::crl::Frame;
 use crate::log::{
-    Class, Detail as _, DetailHash, Entry, EntryKind, EventDetail, IntentDetail, IssuerName,
-    Outcome, OutcomeDetail, Subject, UnitsReturned,
+    Class, CrlList, Detail as _, DetailHash, Entry, EntryKind, EventDetail, Gone, IntentDetail,
+    IssuerName, LeafIndex, Outcome, OutcomeDetail, Subject, UnitsReturned,
 };
 use crate::signature::{KeyKind, PublicKey, SignatureAlgorithm, assemble};
 
@@ -47,6 +48,19 @@ pub(super) struct Details {
     pub orders: BTreeMap<String, u64>,
     /// Units that unresolved certificates hold, and those given back.
     pub units: Units,
+    /// The bytes of the newest CRL intent: its outcome most often follows at once.
+    built: Option<(LeafIndex, Vec<u8>)>,
+}
+
+/// A CRL that is about to be signed: its log anchor is the caller's to compare.
+pub(super) struct ToSign {
+    /// Its intent.
+    intent: LeafIndex,
+    issuer: IssuerId,
+    partition: u32,
+    /// The bytes around its list.
+    pub frame: Frame,
+    list: CrlList,
 }
 
 impl Details {
@@ -57,27 +71,36 @@ impl Details {
             report: DetailReport::default(),
             orders: BTreeMap::new(),
             units: Units::default(),
+            built: None,
         }
     }
 
     /// Checks the detail of an entry that the ledger has admitted, `ended` being the intent that it
-    /// ends; gives back a CRL if it issues one, whose anchor is the caller's to compare.
+    /// ends; gives back a CRL if it is about to be signed, for [`Self::build`].
     pub(super) fn check(
         &mut self,
         entry: &Entry,
         bytes: Option<&[u8]>,
         ended: Option<Open>,
         ledger: &mut Ledger,
-    ) -> Result<Option<ParsedCrl>, Cause> {
+    ) -> Result<Option<ToSign>, Cause> {
         let detail = self.matching(entry, bytes)?;
         match (&entry.kind, detail) {
             (EntryKind::Intent { issuer, .. }, detail) => {
-                self.intent(entry, issuer, detail, ledger).map(|()| None)
+                self.intent(entry, issuer, detail, ledger)
             }
-            (EntryKind::Outcome { outcome, .. }, detail) => match ended {
-                Some(open) => self.outcome(entry, *outcome, &open, detail, ledger),
-                None => Ok(None),
-            },
+            (
+                EntryKind::Outcome {
+                    intent, outcome, ..
+                },
+                detail,
+            ) => {
+                if let Some(open) = ended {
+                    let end = (*intent, *outcome);
+                    self.outcome(entry, end, &open, detail, ledger)?;
+                }
+                Ok(None)
+            }
             (_, None) => Ok(None),
             (
                 EntryKind::Issuer {
@@ -138,7 +161,7 @@ impl Details {
         issuer: &IssuerName,
         detail: Option<&[u8]>,
         ledger: &mut Ledger,
-    ) -> Result<(), Cause> {
+    ) -> Result<Option<ToSign>, Cause> {
         if entry.detail.is_none() {
             return Err(Cause::DetailUnnamed);
         }
@@ -150,28 +173,116 @@ impl Details {
         if !bound && self.report.erased == 0 {
             return Err(Cause::IssuerEarly(issuer.clone()));
         }
-        let Some(bytes) = detail else { return Ok(()) };
+        let Some(bytes) = detail else {
+            return Ok(None);
+        };
         let detail = IntentDetail::parse(bytes).map_err(Cause::DetailMalformed)?;
         let Some(subject) = ledger.open_mut(entry.index).map(|open| open.subject) else {
-            return Ok(());
+            return Ok(None);
         };
         check_tbs(id, subject, &detail, ledger)?;
+        match (subject, detail.list) {
+            (Subject::Crl { number, partition }, Some(list)) => {
+                let frame = frame(id, (subject, number), detail.tbs.0, ledger)?;
+                return Ok(Some(ToSign {
+                    intent: entry.index,
+                    issuer: id,
+                    partition,
+                    frame,
+                    list,
+                }));
+            }
+            (Subject::Crl { .. }, None) => {
+                let what = "its detail does not say what its list follows from";
+                return Err(fault(subject, what));
+            }
+            (_, Some(_)) => return Err(fault(subject, "its detail is that of a CRL")),
+            (_, None) => {}
+        }
         if let Some(open) = ledger.open_mut(entry.index) {
             open.tbs = Some(detail.tbs.0);
             open.order = detail.order;
         }
+        Ok(None)
+    }
+
+    /// Rebuilds the list of a CRL whose log anchor states `size` entries, and with it the bytes to be signed: they
+    /// must have the hash that the detail says.
+    pub(super) fn build(
+        &mut self,
+        crl: ToSign,
+        size: u64,
+        ledger: &mut Ledger,
+    ) -> Result<(), Cause> {
+        let (class, list) = (ClassName(Class::Crl), crl.list);
+        let wrong = |what| Cause::Tbs { class, what };
+        let parsed = &crl.frame.parsed;
+        if let Some(gone) = list.gone {
+            if parsed
+                .expired_since
+                .is_some_and(|since| gone.expired > since)
+            {
+                return Err(wrong(
+                    "it leaves out what its expiredCertsOnCRL says that it keeps",
+                ));
+            }
+            if !ledger.lists.may_leave(crl.issuer, crl.partition, gone) {
+                return Err(wrong(
+                    "it leaves out certificates that stood on no CRL made after their end of validity",
+                ));
+            }
+        }
+        let of = ledger
+            .selection(crl.issuer, crl.partition, &parsed.scope, (size, list.gone))
+            .map_err(wrong)?;
+        // Only an erased detail hides how many partitions there are.
+        let Some(of) = of else { return Ok(()) };
+        let recipe = Recipe {
+            frame: crl.frame,
+            of,
+        };
+        let builder = ledger.lists.build(of);
+        let by_log = u64::try_from(builder.entries()).unwrap_or(u64::MAX);
+        let tbs = builder.fill(&recipe.frame);
+        if DetailHash::of(&tbs) != list.sha256 || by_log != list.entries {
+            let says = list.entries;
+            return Err(Cause::List { says, by_log });
+        }
+        if let Some(open) = ledger.open_mut(crl.intent) {
+            open.list = Some(recipe);
+        }
+        self.built = Some((crl.intent, tbs));
         Ok(())
+    }
+
+    /// The bytes of an intent that ends, where they are known.
+    fn bytes<'a>(
+        &'a mut self,
+        intent: LeafIndex,
+        open: &'a Open,
+        ledger: &Ledger,
+    ) -> Option<std::borrow::Cow<'a, [u8]>> {
+        let Some(recipe) = &open.list else {
+            return open.tbs.as_deref().map(Into::into);
+        };
+        match self.built.take() {
+            Some((of, tbs)) if of == intent => Some(tbs.into()),
+            other => {
+                self.built = other;
+                Some(ledger.lists.build(recipe.of).fill(&recipe.frame).into())
+            }
+        }
     }
 
     /// Checks an outcome: an issued one has the issuer's signature over the intent's bytes.
     fn outcome(
         &mut self,
         entry: &Entry,
-        outcome: Outcome,
+        (intent, outcome): (LeafIndex, Outcome),
         open: &Open,
         detail: Option<&[u8]>,
         ledger: &mut Ledger,
-    ) -> Result<Option<ParsedCrl>, Cause> {
+    ) -> Result<(), Cause> {
         let issued = matches!(outcome, Outcome::Issued { .. });
         if issued && entry.detail.is_none() {
             return Err(Cause::DetailUnnamed);
@@ -190,7 +301,7 @@ impl Details {
             return if signed {
                 Err(fault(open.subject, what))
             } else {
-                Ok(None)
+                Ok(())
             };
         }
         if let (Subject::Certificate { .. }, Some(order)) = (open.subject, &open.order) {
@@ -199,11 +310,20 @@ impl Details {
         let key = ledger
             .record(open.issuer)
             .and_then(|record| record.key.clone());
-        let (Some(detail), Some(tbs), Some(key)) = (detail, &open.tbs, key) else {
+        if let Subject::Crl { partition, .. } = open.subject {
+            let made = open.list.as_ref().map(|list| Gone {
+                covered: list.of.size,
+                expired: list.frame.parsed.this_update,
+            });
+            ledger.lists.issue(open.issuer, partition, made);
+        }
+        let tbs = self.bytes(intent, open, ledger);
+        let (Some(detail), Some(tbs), Some(key)) = (detail, tbs, key) else {
             self.report.signatures_unverified += 1;
-            return Ok(None);
+            return Ok(());
         };
-        let object = signed_object(open, tbs, &detail, &key, ledger)?;
+        let object = signed_object(open, &tbs, &detail, &key, ledger)?;
+        drop(tbs);
         let sha256 = DetailHash::of(&object);
         match detail.sha256 {
             Some(logged) if logged == sha256 => {}
@@ -212,11 +332,8 @@ impl Details {
             Some(_) | None => return Err(Cause::ObjectHash),
         }
         self.report.signatures_verified += 1;
-        if let Subject::Crl { number, partition } = open.subject {
-            ledger.set_crl_hash(open.issuer, open.subject, sha256);
-            return check_crl(open, (number, partition), &object, ledger).map(Some);
-        }
-        Ok(None)
+        ledger.set_crl_hash(open.issuer, open.subject, sha256);
+        Ok(())
     }
 }
 
@@ -368,33 +485,30 @@ fn check_issuer_name(
     Ok(())
 }
 
-/// Checks that a CRL that was issued says what the log says.
-fn check_crl(
-    open: &Open,
-    (number, partition): (u64, u32),
-    object: &[u8],
+/// Reads the bytes around a CRL's list, if they say what the leaf and the issuer's certificate say.
+fn frame(
+    id: IssuerId,
+    (subject, number): (Subject, u64),
+    tbs: Vec<u8>,
     ledger: &Ledger,
-) -> Result<ParsedCrl, Cause> {
-    let parsed = crl::parse(object).map_err(|refused| fault(open.subject, refused.0))?;
-    if parsed.number != number {
+) -> Result<Frame, Cause> {
+    let frame = Frame::parse(tbs).map_err(|refused| fault(subject, refused.0))?;
+    if frame.parsed.number != number {
         return Err(fault(
-            open.subject,
+            subject,
             "the CRL number in its bytes is not the leaf's",
         ));
     }
     let name = ledger
-        .record(open.issuer)
+        .record(id)
         .and_then(|record| record.subject.as_deref());
-    if name.is_some_and(|name| name != parsed.issuer) {
+    if name.is_some_and(|name| name != frame.parsed.issuer) {
         return Err(fault(
-            open.subject,
+            subject,
             "the issuer in its bytes is not the subject of its issuer",
         ));
     }
-    ledger
-        .check_listed(open.issuer, partition, &parsed)
-        .map_err(|what| fault(open.subject, what))?;
-    Ok(parsed)
+    Ok(frame)
 }
 
 /// Takes in an issuer's key from the event that tells of its generation.

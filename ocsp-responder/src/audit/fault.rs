@@ -1,5 +1,6 @@
 //! What an audit can find wrong: each fault with a sentence for the auditor.
 
+use super::lists::Difference;
 use crate::log::checkpoint::BadNote;
 use crate::log::detail::NotADetail;
 use crate::log::entry::NotAnEntry;
@@ -266,6 +267,24 @@ pub enum Cause {
     /// The signed object is not the one whose hash was logged.
     #[error("the signed object does not have the hash that its detail says")]
     ObjectHash,
+    /// The list of a CRL is not the one that follows from the log.
+    #[error(
+        "CRL: the list that follows from the log is not the one that was to be signed (of {says} certificates; by the log {by_log})"
+    )]
+    List {
+        /// How many certificates its detail says that it lists.
+        says: u64,
+        /// How many it lists by the log.
+        by_log: u64,
+    },
+    /// The list of a CRL given or published is not the one that follows from the log.
+    #[error("{by}: {difference}")]
+    Listed {
+        /// Where it came from.
+        by: String,
+        /// How it differs.
+        difference: Difference,
+    },
     /// A CRL given or published is not the log's.
     #[error("{by}: {what}")]
     Crl {

@@ -1,17 +1,18 @@
 //! Reads the log as a book: every outcome to its intent, every serial once, every name to one key.
 //!
-//! Owns the rules that leaves alone can show. Promises memory that grows with serials (about 24
-//! octets each), open intents, CRLs and accepted starts, never with entries. Never looks at details.
+//! Owns the rules that leaves alone can show. Promises memory that grows with serials (about 32
+//! octets each), revocations, open intents, CRLs and accepted starts, never with entries. Never looks at details.
 //! Failure story: the first broken rule is a [`Cause`]; the ledger is then of no further use.
 
 use std::collections::{BTreeMap, HashMap};
 
 use super::fault::Cause;
+use super::lists::{Fallen, Lists, Place, Selection};
 use super::report::{Certificates, Tally};
-use crate::crl::{ParsedCrl, Scope};
+use crate::crl::{Frame, Scope};
 use crate::log::checkpoint::VerifierKey;
 use crate::log::{
-    Class, DetailHash, Entry, EntryKind, EventName, IssuerName, LeafIndex, Outcome, Subject,
+    Class, DetailHash, Entry, EntryKind, EventName, Gone, IssuerName, LeafIndex, Outcome, Subject,
 };
 use crate::signature::PublicKey;
 use crate::status::RevocationReason;
@@ -52,8 +53,19 @@ pub(super) struct Open {
     pub subject: Subject,
     /// The bytes to be signed, where the detail is known.
     pub tbs: Option<Vec<u8>>,
+    /// Of a CRL, what its bytes follow from.
+    pub list: Option<Recipe>,
     /// The production order, where the detail names one.
     pub order: Option<String>,
+}
+
+/// What the bytes of a CRL follow from: they may be 50 MB, and there may be many open intents in a log that lies.
+#[derive(Debug)]
+pub(super) struct Recipe {
+    /// The bytes around the list.
+    pub frame: Frame,
+    /// The list.
+    pub of: Selection,
 }
 
 /// What the log says of a serial.
@@ -61,8 +73,7 @@ pub(super) struct Open {
 struct Standing {
     issuer: IssuerId,
     state: State,
-    /// Whether a CRL may ever have listed it.
-    listed: bool,
+    not_after: UnixMillis,
 }
 
 /// How a serial stands.
@@ -94,7 +105,9 @@ pub(super) struct Ledger {
     open: HashMap<LeafIndex, Open>,
     serials: HashMap<SerialNumber, Standing>,
     /// Since when what is on hold is: a final revocation keeps that time. Holds are few.
-    holds: HashMap<SerialNumber, UnixMillis>,
+    holds: HashMap<SerialNumber, (UnixMillis, Place)>,
+    /// What CRLs list.
+    pub lists: Lists,
     crls: BTreeMap<CrlPlace, Option<DetailHash>>,
     tallies: BTreeMap<(IssuerId, Class), Tally>,
     /// Events by name.
@@ -115,6 +128,7 @@ impl Ledger {
             open: HashMap::new(),
             serials: HashMap::new(),
             holds: HashMap::new(),
+            lists: Lists::default(),
             crls: BTreeMap::new(),
             tallies: BTreeMap::new(),
             events: BTreeMap::new(),
@@ -154,7 +168,8 @@ impl Ledger {
                 subject,
                 outcome,
             } => {
-                return self.outcome(*intent, issuer, *subject, *outcome).map(Some);
+                let ended = (*intent, entry.index);
+                return self.outcome(ended, issuer, *subject, *outcome).map(Some);
             }
             EntryKind::Revoked {
                 issuer,
@@ -162,7 +177,7 @@ impl Ledger {
                 reason,
                 revoked_at,
             } => {
-                self.revoke(issuer, *serial, *reason, *revoked_at)?;
+                self.revoke(entry.index, issuer, *serial, (*reason, *revoked_at))?;
             }
             EntryKind::Event { event } => {
                 *self.events.entry(event.clone()).or_default() += 1;
@@ -246,11 +261,11 @@ impl Ledger {
     ) -> Result<(), Cause> {
         let id = self.issuer(issuer);
         match subject {
-            Subject::Certificate { serial, .. } => {
+            Subject::Certificate { serial, not_after } => {
                 let standing = Standing {
                     issuer: id,
                     state: State::Good,
-                    listed: false,
+                    not_after,
                 };
                 if self.serials.insert(serial, standing).is_some() {
                     return Err(Cause::SerialReused(serial));
@@ -282,6 +297,7 @@ impl Ledger {
                 issuer: id,
                 subject,
                 tbs: None,
+                list: None,
                 order: None,
             },
         );
@@ -296,7 +312,7 @@ impl Ledger {
     /// Takes in the end of an intent.
     fn outcome(
         &mut self,
-        intent: LeafIndex,
+        (intent, entry): (LeafIndex, LeafIndex),
         issuer: &IssuerName,
         subject: Subject,
         outcome: Outcome,
@@ -326,8 +342,18 @@ impl Ledger {
                 if let Subject::Certificate { serial, .. } = subject
                     && let Some(standing) = self.serials.get_mut(&serial)
                 {
+                    // What was revoked before its outcome stays listed as it is.
+                    if standing.state == State::Good {
+                        let fallen = Fallen {
+                            serial,
+                            entry,
+                            revoked_at: self.newest,
+                            not_after: standing.not_after,
+                            reason: None,
+                        };
+                        self.lists.fall(open.issuer, fallen);
+                    }
                     standing.state = State::Unresolved;
-                    standing.listed = true;
                 }
             }
         }
@@ -339,10 +365,10 @@ impl Ledger {
     /// Only a hold can be left: for good, from the hold's own time on (X.509, holdInstructionCode), or by a release.
     fn revoke(
         &mut self,
+        entry: LeafIndex,
         issuer: &IssuerName,
         serial: SerialNumber,
-        reason: u8,
-        revoked_at: UnixMillis,
+        (reason, revoked_at): (u8, UnixMillis),
     ) -> Result<(), Cause> {
         const HOLD: u8 = RevocationReason::CertificateHold.code();
         const RELEASE: u8 = RevocationReason::RemoveFromCrl.code();
@@ -354,28 +380,44 @@ impl Ledger {
             Some(standing) if Some(standing.issuer) == id => standing,
             _ => return Err(Cause::RevokedUnknown(serial)),
         };
+        let id = standing.issuer;
+        let fallen = Fallen {
+            serial,
+            entry,
+            revoked_at,
+            not_after: standing.not_after,
+            reason: Some(reason),
+        };
         standing.state = match (standing.state, reason) {
             (State::Held, RELEASE) => {
-                self.holds.remove(&serial);
+                if let Some((_, place)) = self.holds.remove(&serial) {
+                    self.lists.end(id, place, entry);
+                }
                 State::Good
             }
             (_, RELEASE) => return Err(Cause::ReleasedWithoutHold(serial)),
             (State::Good, HOLD) => {
-                self.holds.insert(serial, revoked_at);
+                let place = self.lists.fall(id, fallen);
+                self.holds.insert(serial, (revoked_at, place));
                 State::Held
             }
-            (State::Good, _) => State::Revoked,
+            (State::Good, _) => {
+                self.lists.fall(id, fallen);
+                State::Revoked
+            }
             (State::Held | State::Revoked | State::Unresolved, HOLD)
             | (State::Revoked | State::Unresolved, _) => return Err(Cause::RevokedAgain(serial)),
             (State::Held, _) => {
-                let held_since = self.holds.remove(&serial);
-                if held_since != Some(revoked_at) {
-                    return Err(Cause::HoldMoved(serial));
+                match self.holds.remove(&serial) {
+                    Some((since, place)) if since == revoked_at => {
+                        self.lists.end(id, place, entry);
+                        self.lists.fall(id, fallen);
+                    }
+                    _ => return Err(Cause::HoldMoved(serial)),
                 }
                 State::Revoked
             }
         };
-        standing.listed = true;
         Ok(())
     }
 
@@ -420,44 +462,35 @@ impl Ledger {
             .map(|((_, _, number), _)| *number)
     }
 
-    /// Checks what a CRL covers: a partition's is for one, and lists nothing of another; nothing is listed that
-    /// the log never revoked.
-    pub(super) fn check_listed(
+    /// The list of a CRL of which the log has this partition (0: the full one), its scope being what it should; none
+    /// where nothing says how many partitions its issuer has.
+    pub(super) fn selection(
         &self,
-        id: IssuerId,
+        issuer: IssuerId,
         partition: u32,
-        crl: &ParsedCrl,
-    ) -> Result<(), &'static str> {
-        if matches!(crl.scope, Scope::Partition(_)) != (partition > 0) {
+        scope: &Scope,
+        (size, gone): (u64, Option<Gone>),
+    ) -> Result<Option<Selection>, &'static str> {
+        if matches!(scope, Scope::Partition(_)) != (partition > 0) {
             return Err(
                 "it covers a partition and the log says a full CRL, or the other way round",
             );
         }
-        let mut serials = crl.revoked.iter().map(|revoked| revoked.serial);
-        if let Some(count) = self.record(id).and_then(|record| record.partitions)
-            && partition > 0
-        {
-            if partition > count {
+        let count = self.record(issuer).and_then(|record| record.partitions);
+        let partition = match (partition, count) {
+            (0, _) => None,
+            (_, None) => return Ok(None),
+            (number, Some(count)) if number > count => {
                 return Err("its partition is none of its issuer's");
             }
-            if serials
-                .clone()
-                .any(|serial| serial.partition(count) != partition)
-            {
-                return Err("it lists a certificate of another partition");
-            }
-        }
-        if serials.any(|serial| !self.may_be_listed(id, serial)) {
-            return Err("it lists a certificate that the log never revoked");
-        }
-        Ok(())
-    }
-
-    /// Whether the log allows a CRL of this issuer to list this serial.
-    fn may_be_listed(&self, id: IssuerId, serial: SerialNumber) -> bool {
-        self.serials
-            .get(&serial)
-            .is_some_and(|standing| standing.issuer == id && standing.listed)
+            (number, Some(count)) => Some((number, count)),
+        };
+        Ok(Some(Selection {
+            issuer,
+            partition,
+            size,
+            gone,
+        }))
     }
 
     /// What was signed, class by class, over all issuers.

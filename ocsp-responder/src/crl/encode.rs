@@ -33,26 +33,32 @@ pub fn begin(entries: usize) -> TbsCrlBuilder {
     TbsCrlBuilder { out, entries: 0 }
 }
 
-/// Puts everything else around the entries: the whole TBSCertList.
-pub fn finish(builder: TbsCrlBuilder, fields: &CrlFields<'_>) -> Vec<u8> {
-    let TbsCrlBuilder { mut out, entries } = builder;
-    let extensions = crl_extensions(fields);
-    let list = out.len() - ROOM_BEFORE;
+/// A TBSCertList without revokedCertificates.
+pub fn frame(fields: &CrlFields<'_>) -> Vec<u8> {
     let mut before = Vec::with_capacity(ROOM_BEFORE);
     before.extend_from_slice(VERSION);
     before.extend_from_slice(fields.algorithm.identifier());
     before.extend_from_slice(fields.issuer);
     push_time(&mut before, fields.this_update);
     push_time(&mut before, fields.next_update);
+    tlv::wrap(tlv::SEQUENCE, &[&before, &crl_extensions(fields)])
+}
+
+/// Puts a TBSCertList without revokedCertificates, in its two halves, around the entries.
+pub fn surround(builder: TbsCrlBuilder, (before, after): (&[u8], &[u8])) -> Vec<u8> {
+    let TbsCrlBuilder { mut out, entries } = builder;
+    let list = out.len() - ROOM_BEFORE;
+    let mut list_header = Vec::new();
     if entries > 0 {
-        tlv::push_header(&mut before, tlv::SEQUENCE, list);
+        tlv::push_header(&mut list_header, tlv::SEQUENCE, list);
     }
-    let mut header = Vec::new();
-    let contents = before.len() + list + extensions.len();
-    tlv::push_header(&mut header, tlv::SEQUENCE, contents);
-    header.append(&mut before);
-    out.extend_from_slice(&extensions);
-    out.splice(..ROOM_BEFORE, header);
+    let contents = before.len() + list_header.len() + list + after.len();
+    let mut front = Vec::with_capacity(ROOM_BEFORE);
+    tlv::push_header(&mut front, tlv::SEQUENCE, contents);
+    front.extend_from_slice(before);
+    front.append(&mut list_header);
+    out.extend_from_slice(after);
+    out.splice(..ROOM_BEFORE, front);
     debug_assert_eq!(out.len(), tlv::tlv_len(contents), "measured as written");
     out
 }

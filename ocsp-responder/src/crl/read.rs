@@ -32,6 +32,8 @@ pub enum Entries {
     Read,
     /// They are not looked at.
     PassOver,
+    /// There must be none.
+    Refuse,
 }
 
 /// `distributionPoint [0]`, and `fullName [0]` within it.
@@ -67,6 +69,34 @@ pub fn crl(der: &[u8], entries: Entries) -> Result<ParsedCrl, NotACrl> {
     tbs_cert_list(list, algorithm, entries)
 }
 
+/// Reads a TBSCertList by itself that lists nothing.
+pub fn frame(tbs: &[u8]) -> Result<ParsedCrl, NotACrl> {
+    let mut reader = SliceReader::new(tbs).map_err(|_| NotACrl("tbsCertList"))?;
+    let list = contents(&mut reader, Tag::Sequence, "tbsCertList")?;
+    if !reader.is_finished() {
+        return Err(NotACrl("octets after the tbsCertList"));
+    }
+    let mut ahead = list.clone();
+    let algorithm = u8::decode(&mut ahead)
+        .and_then(|_version| tlv::raw(&mut ahead, Tag::Sequence))
+        .ok()
+        .and_then(|identifier| SignatureAlgorithm::parse(identifier).ok())
+        .ok_or(NotACrl("signature"))?;
+    tbs_cert_list(list, algorithm, Entries::Refuse)
+}
+
+/// The contents of a TBSCertList that lists nothing: what stands before revokedCertificates, and what stands after it.
+pub fn halves(tbs: &[u8]) -> Option<(&[u8], &[u8])> {
+    let octets = value(&mut SliceReader::new(tbs).ok()?, Tag::Sequence).ok()?;
+    let mut fields = SliceReader::new(octets).ok()?;
+    // Version, algorithm, issuer, thisUpdate, nextUpdate.
+    for _ in 0..5 {
+        fields.tlv_bytes().ok()?;
+    }
+    let after = usize::try_from(fields.remaining_len()).ok()?;
+    octets.split_at_checked(octets.len().checked_sub(after)?)
+}
+
 /// Reads the contents of the TBSCertList.
 fn tbs_cert_list(
     mut list: SliceReader<'_>,
@@ -89,6 +119,9 @@ fn tbs_cert_list(
         (Ok(Tag::Sequence), Entries::PassOver) => {
             value(&mut list, Tag::Sequence).map_err(|_| NotACrl("revokedCertificates"))?;
             Vec::new()
+        }
+        (Ok(Tag::Sequence), Entries::Refuse) => {
+            return Err(NotACrl("revokedCertificates: not absent"));
         }
         _ => Vec::new(),
     };

@@ -10,7 +10,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::hex;
+use crate::{UnixMillis, hex};
 
 /// Unresolved certificates of a production order whose units return by themselves; the units of later ones are held
 /// until an operator gives them back.
@@ -136,6 +136,40 @@ pub enum NotADetail {
     Contents,
 }
 
+/// How the list of a CRL follows from the log: what stands in the detail of its intent instead of the list itself.
+///
+/// The entries that it takes into account are those below the checkpoint in its log anchor, its issuer and partition
+/// are in the leaf.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CrlList {
+    /// How many certificates it lists.
+    pub entries: u64,
+    /// What stays out of it; absent where everything stays on it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub gone: Option<Gone>,
+    /// SHA-256 (hex) of the whole TBSCertList, the list included.
+    pub sha256: DetailHash,
+}
+
+/// What has left a CRL: certificates that expired before `expired`, and that an entry below `covered` revoked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Gone {
+    /// The size of the log that an earlier CRL took into account: what that one listed may leave.
+    pub covered: u64,
+    /// The end of validity, exclusive; milliseconds since 1970.
+    pub expired: UnixMillis,
+}
+
+impl Gone {
+    /// Whether a certificate that ends at `not_after`, and that entry `entry` revoked, has left.
+    #[must_use]
+    pub fn takes(&self, not_after: UnixMillis, entry: u64) -> bool {
+        not_after < self.expired && entry < self.covered
+    }
+}
+
 /// The detail of an intent: everything about the signature that is about to be made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -146,6 +180,9 @@ pub struct IntentDetail {
     /// The line that asked.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub line: Option<String>,
+    /// How a CRL's list follows from the log; with every CRL and with nothing else.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub list: Option<CrlList>,
     /// The operator whose act entitles the signature.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub operator: Option<String>,
@@ -163,7 +200,8 @@ pub struct IntentDetail {
     /// SHA-256 (hex) of the subject's SubjectPublicKeyInfo.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub spki: Option<DetailHash>,
-    /// The bytes to be signed: TBSCertificate, TBSCertList, CertificationRequestInfo or test string.
+    /// The bytes to be signed: TBSCertificate, CertificationRequestInfo or test string; of a CRL the TBSCertList
+    /// without its revokedCertificates.
     pub tbs: Base64,
     /// What the act was for, in a word: `line`, `server`, `ca`, `device`, `responder`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -264,6 +302,14 @@ mod tests {
         let detail = IntentDetail {
             device_id: Some("dev-1".into()),
             line: Some("line-1".into()),
+            list: Some(CrlList {
+                entries: 3,
+                gone: Some(Gone {
+                    covered: 9,
+                    expired: UnixMillis(7),
+                }),
+                sha256: DetailHash([3; 32]),
+            }),
             operator: Some("op".into()),
             order: Some("demo".into()),
             profile: Some("mqtt-device".into()),
@@ -388,6 +434,7 @@ mod tests {
             let detail = IntentDetail {
                 device_id: None,
                 line: Some("line-1".into()),
+                list: None,
                 operator: None,
                 order: Some("an order, \u{e9}\u{1}".into()),
                 profile: None,

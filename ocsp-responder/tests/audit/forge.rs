@@ -17,8 +17,8 @@ use certstatus::log::checkpoint::{Checkpoint, VerifierKey};
 use certstatus::log::detail::{Base64 as Octets, Detail as _};
 use certstatus::log::merkle::{Frontier, Hash, leaf_hash};
 use certstatus::log::{
-    DetailHash, Entry, EntryKind, EventDetail, IntentDetail, LeafIndex, Outcome, OutcomeDetail,
-    Salt, Subject, tile,
+    CrlList, DetailHash, Entry, EntryKind, EventDetail, Gone, IntentDetail, LeafIndex, Outcome,
+    OutcomeDetail, Salt, Subject, tile,
 };
 use certstatus::signature::{SignatureAlgorithm, assemble};
 use certstatus::{SerialNumber, UnixMillis};
@@ -71,6 +71,51 @@ pub fn tlv(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
     out
 }
 
+/// The elements of a run of DER, each whole with the length of its header.
+fn elements(mut der: &[u8]) -> Option<Vec<(&[u8], usize)>> {
+    let mut found = Vec::new();
+    while !der.is_empty() {
+        let (header, length) = match *der.get(1)? {
+            short @ 0..=127 => (2, usize::from(short)),
+            0x81 => (3, usize::from(*der.get(2)?)),
+            0x82 => (
+                4,
+                usize::from(*der.get(2)?) << 8 | usize::from(*der.get(3)?),
+            ),
+            _ => return None,
+        };
+        let (whole, rest) = der.split_at_checked(header + length)?;
+        found.push((whole, header));
+        der = rest;
+    }
+    Some(found)
+}
+
+/// A TBSCertList's fields, and the place of revokedCertificates, should it be there.
+fn fields_of(tbs: &[u8]) -> Option<(Vec<(&[u8], usize)>, Option<usize>)> {
+    let (whole, header) = *elements(tbs)?.first()?;
+    let fields = elements(&whole[header..])?;
+    let list = (fields.len() == 7).then_some(5);
+    (fields.len() >= 6).then_some((fields, list))
+}
+
+/// A TBSCertList without its list.
+pub fn without_list(tbs: &[u8]) -> Option<Vec<u8>> {
+    let (mut fields, list) = fields_of(tbs)?;
+    list.map(|list| fields.remove(list));
+    let fields: Vec<&[u8]> = fields.into_iter().map(|(whole, _)| whole).collect();
+    Some(tlv(0x30, &fields))
+}
+
+/// How many certificates a TBSCertList lists.
+pub fn listed_in(tbs: &[u8]) -> u64 {
+    let entries = fields_of(tbs).and_then(|(fields, list)| {
+        let (whole, header) = *fields.get(list?)?;
+        elements(&whole[header..])
+    });
+    entries.map_or(0, |entries| entries.len() as u64)
+}
+
 fn p256_spki(point: &[u8]) -> Vec<u8> {
     // id-ecPublicKey, prime256v1
     let algorithm = tlv(
@@ -120,6 +165,14 @@ pub fn tbs_certificate(
 /// NOT_AFTER as UTCTime: 1 900 000 000 is 2030-03-17T17:46:40Z.
 pub const NOT_AFTER_UTC: &str = "300317174640Z";
 
+/// When the certificate of device `n` ends: from 200 on, a day after the log begins (2023-11-15T22:13:20Z).
+pub fn ends(n: u8) -> (u64, &'static str) {
+    match n {
+        0..200 => (NOT_AFTER, NOT_AFTER_UTC),
+        200.. => (1_700_086_400, "231115221320Z"),
+    }
+}
+
 pub fn serial(n: u8) -> SerialNumber {
     SerialNumber::from_random([n; 16])
 }
@@ -137,6 +190,10 @@ pub struct Forge {
     pub partitions: u32,
     /// What CRLs say that they cover.
     pub scope: Scope,
+    /// What CRLs' details say that has left them.
+    pub gone: Option<Gone>,
+    /// What CRLs say that they keep.
+    pub expired_since: Option<UnixMillis>,
 }
 
 impl Forge {
@@ -154,6 +211,8 @@ impl Forge {
             time: 1_700_000_000_000,
             partitions: 0,
             scope: Scope::UserCertificates,
+            gone: None,
+            expired_since: None,
         };
         let log_key = forge.log_key.to_string();
         forge.append(
@@ -204,9 +263,16 @@ impl Forge {
 
     pub fn intent(&mut self, issuer: &str, subject: Subject, tbs: Vec<u8>) -> LeafIndex {
         let certificate = matches!(subject, Subject::Certificate { .. });
+        let list = matches!(subject, Subject::Crl { .. }).then(|| CrlList {
+            entries: listed_in(&tbs),
+            gone: self.gone,
+            sha256: DetailHash::of(&tbs),
+        });
+        let tbs = list.and_then(|_| without_list(&tbs)).unwrap_or(tbs);
         let detail = IntentDetail {
             device_id: None,
             line: None,
+            list,
             operator: None,
             order: (certificate && issuer == "device-1").then(|| "demo".to_owned()),
             profile: None,
@@ -320,17 +386,11 @@ impl Forge {
     pub fn device_tbs(&self, n: u8) -> Vec<u8> {
         let issuer = &self.cas["device-1"];
         let spki = &self.cas["root"].spki;
-        tbs_certificate(
-            serial(n),
-            &issuer.name,
-            &name("device"),
-            spki,
-            NOT_AFTER_UTC,
-        )
+        tbs_certificate(serial(n), &issuer.name, &name("device"), spki, ends(n).1)
     }
 
     pub fn device_subject(n: u8) -> Subject {
-        let not_after = UnixMillis::from_seconds(NOT_AFTER);
+        let not_after = UnixMillis::from_seconds(ends(n).0);
         Subject::Certificate {
             serial: serial(n),
             not_after,
@@ -357,7 +417,48 @@ impl Forge {
         self.append(kind, None)
     }
 
+    /// How a CRL lists a serial by this log; one that it does not have as revoked, as revoked now.
+    pub fn entry_of(&self, n: u8) -> RevokedEntry {
+        let of = |entry: &Entry| match entry.kind {
+            EntryKind::Revoked {
+                serial: number,
+                reason,
+                revoked_at,
+                ..
+            } if number == serial(n) => Some((revoked_at, Some(reason))),
+            EntryKind::Outcome {
+                subject: Subject::Certificate { serial: number, .. },
+                outcome: Outcome::Unresolved { .. },
+                ..
+            } if number == serial(n) => Some((entry.time, None)),
+            _ => None,
+        };
+        let now = UnixMillis(self.time);
+        let (at, reason) = self
+            .entries
+            .iter()
+            .rev()
+            .find_map(of)
+            .unwrap_or((now, None));
+        RevokedEntry {
+            serial: serial(n),
+            revoked_at: UnixMillis::from_seconds(at.seconds()),
+            reason,
+        }
+    }
+
     pub fn crl_tbs(&self, issuer: &str, number: u64, revoked: &[u8], checkpoint: &str) -> Vec<u8> {
+        let entries: Vec<_> = revoked.iter().map(|n| self.entry_of(*n)).collect();
+        self.crl_listing(issuer, number, &entries, checkpoint)
+    }
+
+    pub fn crl_listing(
+        &self,
+        issuer: &str,
+        number: u64,
+        entries: &[RevokedEntry],
+        checkpoint: &str,
+    ) -> Vec<u8> {
         let ca = &self.cas[issuer];
         let log_key = self.log_key.to_string();
         let fields = CrlFields {
@@ -368,22 +469,14 @@ impl Forge {
             this_update: UnixMillis::from_seconds(self.time / 1000),
             next_update: UnixMillis::from_seconds(self.time / 1000 + 86_400),
             scope: self.scope.clone(),
-            expired_since: None,
+            expired_since: self.expired_since,
             anchor: LogAnchor {
                 origin: ORIGIN,
                 log_key: &log_key,
                 checkpoint,
             },
         };
-        let entries: Vec<RevokedEntry> = revoked
-            .iter()
-            .map(|n| RevokedEntry {
-                serial: serial(*n),
-                revoked_at: UnixMillis::from_seconds(self.time / 1000),
-                reason: None,
-            })
-            .collect();
-        TbsCrl::encode(&fields, &entries).der().to_vec()
+        TbsCrl::encode(&fields, entries).der().to_vec()
     }
 
     pub fn crl(&mut self, issuer: &str, number: u64, revoked: &[u8]) -> (LeafIndex, LeafIndex) {
@@ -426,7 +519,7 @@ impl Forge {
         let end = Outcome::Unresolved { attempts: 2 };
         forge.outcome(unresolved, end, None);
         let revoked = forge.revoke(11, 1);
-        let (crl_intent, crl_issued) = forge.crl("device-1", 2, &[11, 13]);
+        let (crl_intent, _) = forge.crl("device-1", 2, &[13, 11]);
         let spki = forge.cas["device-1"].spki.clone();
         let request = tlv(0x30, &[&[2, 1, 0], &name("Device CA"), &spki, &[0xa0, 0]]);
         forge.sign("device-1", Subject::Request, request);
@@ -444,7 +537,6 @@ impl Forge {
             issued_b,
             revoked,
             crl_intent,
-            crl_issued,
             open,
         };
         (forge, landmarks)
@@ -497,7 +589,6 @@ pub struct Landmarks {
     pub issued_b: LeafIndex,
     pub revoked: LeafIndex,
     pub crl_intent: LeafIndex,
-    pub crl_issued: LeafIndex,
     pub open: LeafIndex,
 }
 

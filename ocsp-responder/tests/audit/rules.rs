@@ -240,7 +240,7 @@ fn crl_numbers_grow() {
 #[test]
 fn a_name_is_bound_to_one_key_before_it_signs() {
     leaf_case("the log never binds issuer late to a key", |forge| {
-        let tbs = forge.crl_tbs("device-1", 1, &[], "");
+        let tbs = forge.crl_tbs("device-1", 1, &[], &forge.head());
         if forge.cas.contains_key("device-1") {
             let spki = forge.cas["device-1"].spki.clone();
             let spki_der = Base64::encode_string(&spki);
@@ -449,6 +449,7 @@ fn an_intents_detail_is_there_and_names_the_key_in_its_bytes() {
             let detail = IntentDetail {
                 device_id: None,
                 line: None,
+                list: None,
                 operator: None,
                 order: None,
                 profile: None,

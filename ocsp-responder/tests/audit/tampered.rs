@@ -420,7 +420,7 @@ fn forks_and_truncations_are_found_by_other_heads() {
     let fault = rewritten
         .audit_with(&rewritten.options(), Details::Given)
         .unwrap_err();
-    assert_eq!(fault.index, Some(marks.crl_issued));
+    assert_eq!(fault.index, Some(marks.crl_intent));
     assert!(
         fault
             .to_string()
@@ -570,7 +570,7 @@ fn a_wrong_ca_certificate_is_found() {
 fn a_crl_in_the_place_of_another_is_found_or_shown() {
     let (mut forge, _) = Forge::standard();
     let old = forge.published();
-    forge.crl("device-1", 3, &[11, 13]);
+    forge.crl("device-1", 3, &[13, 11]);
     forge.crl("root", 1, &[]);
     let mut published = forge.published();
     assert!(

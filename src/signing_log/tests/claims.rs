@@ -610,12 +610,25 @@ async fn crl_numbers_only_grow() {
             key: site.ca.public.clone(),
             algorithm: SignatureAlgorithm::Ed25519,
             partition: 0,
+            gone: None,
             tbs: certstatus::crl::TbsCrl::encode(&fields, &[]),
         }
     };
     let intent = log.record_intent(&grant, crl(first)).await.unwrap();
     let issued = log.record_issued(site.ca.certify(intent)).await.unwrap();
     assert!(certstatus::crl::parse(issued.der()).is_ok());
+    // What the keeper asks at a start: this CRL, and no other one.
+    let rows = [
+        ((first, 0), true),
+        ((first, 1), false),
+        ((first + 1, 0), false),
+    ];
+    for (crl, logged) in rows {
+        assert_eq!(log.issued_crl(&issuer, crl, 0).await.unwrap(), logged);
+    }
+    let (_, outcome) = issued.entries();
+    let later = log.issued_crl(&issuer, (first, 0), outcome.0 + 1).await;
+    assert!(!later.unwrap());
     assert_eq!(log.next_crl_number(&issuer).await.unwrap(), first + 1);
     let refused = log.record_intent(&grant, crl(first)).await;
     assert!(matches!(refused, Err(IntentRefused::Object { .. })));
