@@ -38,6 +38,7 @@ use tokio::time::Instant;
 
 pub use book::{BadEntry, IssuerBinding};
 pub use error::{Damaged, FollowError, ViewError};
+pub use fork::Compared;
 pub use reader::Reader;
 pub use replay::Changed;
 pub use source::{Fetched, Https, HttpsFiles, HttpsRefused, Source, SourceError, Version};
@@ -205,6 +206,9 @@ impl View {
     pub async fn follow(&mut self, source: &Source) -> Result<Followed, FollowError> {
         if let Some(evidence) = self.state.fork().map_err(storage(self.state.path()))? {
             return Err(FollowError::Fork { evidence });
+        }
+        if let Some(note) = self.shared.take_convicted() {
+            return Err(self.forked(&note));
         }
         self.tend().await;
         let mut torn = 1;

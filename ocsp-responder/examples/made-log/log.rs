@@ -153,6 +153,27 @@ impl MadeLog {
             serial,
             not_after: UnixMillis::END_OF_TIME,
         };
+        self.signed(issuer, subject, outcome)
+    }
+
+    /// Appends the intent and the outcome of a CRL; partition 0 is the full one.
+    pub fn crl(
+        &mut self,
+        issuer: &IssuerName,
+        number: u64,
+        partition: u32,
+        outcome: Outcome,
+    ) -> io::Result<()> {
+        self.signed(issuer, Subject::Crl { number, partition }, outcome)
+    }
+
+    /// Appends the intent and the outcome of a signature.
+    fn signed(
+        &mut self,
+        issuer: &IssuerName,
+        subject: Subject,
+        outcome: Outcome,
+    ) -> io::Result<()> {
         let issuer = issuer.clone();
         let intent = self.push(EntryKind::Intent {
             issuer: issuer.clone(),

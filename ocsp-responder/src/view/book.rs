@@ -2,8 +2,9 @@
 //!
 //! Owns the rules by which an entry changes an answer, and those that must hold for the answers to be right: entry 0
 //! names this log, indexes and times go up, an outcome ends an open intent of its own subject, a name keeps its key.
-//! Promises memory that grows with issuers and open intents only. Never judges what needs the whole history (a
-//! serial used twice, CRL numbers): that is the audit's. Failure story: the first broken rule is a [`BadEntry`].
+//! Promises memory that grows with issuers, their CRLs' partitions and open intents only. Never judges what needs the
+//! whole history (a serial used twice, CRL numbers that go back): that is the audit's. Failure story: the first broken
+//! rule is a [`BadEntry`].
 
 use std::collections::BTreeMap;
 
@@ -16,6 +17,9 @@ use crate::{RevocationReason, SerialNumber, UnixMillis};
 /// Intents without outcome at one time: the appliance has a few thousand in work at most.
 const OPEN_MAX: usize = 1 << 18;
 
+/// The highest partition whose CRLs are remembered; an appliance makes 128 at most.
+const PARTITIONS_MAX: u32 = 4096;
+
 /// An issuer's name with the key and the certificate that the log binds it to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IssuerBinding {
@@ -25,6 +29,8 @@ pub struct IssuerBinding {
     pub spki: [u8; 32],
     /// SHA-256 of its newest certificate: that of `public/ca/<name>.cer`.
     pub certificate: [u8; 32],
+    /// The number of the newest CRL that was issued, by partition; 0 is the full CRL.
+    pub crls: BTreeMap<u32, u64>,
 }
 
 /// What is wrong with an entry that the log key signed.
@@ -71,6 +77,8 @@ pub(super) struct Issuer {
     pub name: IssuerName,
     /// Hashes of its key and of its newest certificate, once an entry binds them.
     pub bound: Option<([u8; 32], [u8; 32])>,
+    /// The number of its newest issued CRL, by partition.
+    pub crls: BTreeMap<u32, u64>,
 }
 
 /// The state of the log after some entries.
@@ -192,12 +200,18 @@ impl Book {
                 subject,
                 outcome,
             } => {
-                if let Subject::Certificate { serial, .. } = subject {
-                    let id = self.issuer(issuer)?;
-                    if self.open.remove(&intent.0) != Some((id, *serial)) {
-                        return Err(BadEntry::NoOpenIntent(*intent));
+                let id = self.issuer(issuer)?;
+                match (subject, outcome) {
+                    (Subject::Certificate { serial, .. }, _) => {
+                        if self.open.remove(&intent.0) != Some((id, *serial)) {
+                            return Err(BadEntry::NoOpenIntent(*intent));
+                        }
+                        return Ok(ended(Key::new(*serial, id), *outcome, entry.time));
                     }
-                    return Ok(ended(Key::new(*serial, id), *outcome, entry.time));
+                    (Subject::Crl { number, partition }, Outcome::Issued { .. }) => {
+                        self.crl(id, *partition, *number);
+                    }
+                    (Subject::Crl { .. } | Subject::Request | Subject::SelfTest, _) => {}
                 }
             }
             EntryKind::Revoked {
@@ -249,8 +263,20 @@ impl Book {
         self.issuers.push(Issuer {
             name: name.clone(),
             bound: None,
+            crls: BTreeMap::new(),
         });
         Ok(id)
+    }
+
+    /// Remembers the newest CRL of a partition.
+    fn crl(&mut self, id: u16, partition: u32, number: u64) {
+        if partition > PARTITIONS_MAX {
+            return;
+        }
+        if let Some(issuer) = self.issuers.get_mut(usize::from(id)) {
+            let newest = issuer.crls.entry(partition).or_default();
+            *newest = number.max(*newest);
+        }
     }
 
     /// Binds a name to a key, which it keeps, and to a certificate, which may be renewed.

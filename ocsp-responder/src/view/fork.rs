@@ -1,8 +1,8 @@
 //! Tells a fork from a damaged copy: does the new head's own tree begin with the old one?
 //!
 //! Owns the proof from published hash tiles, each part of which is verified against the two signed heads. Promises that
-//! a fork is only called so when it is proved. Never believes a tile. Failure story: where tiles are missing or wrong
-//! there is no proof, and the caller calls the copy altered.
+//! a fork is only called so when it is proved, and an extension too. Never believes a tile. Failure story: where tiles
+//! are missing or wrong there is no proof; the caller calls the copy altered, or asks again.
 
 use std::collections::HashMap;
 
@@ -21,34 +21,58 @@ const TILES_MAX: usize = 64;
 #[error("not fetched yet")]
 struct Wanted;
 
-/// Whether the published hash tiles prove that `offered` does not extend `kept`.
-pub(super) async fn is_proved(source: &Source, kept: &Checkpoint, offered: &Checkpoint) -> bool {
-    let mut tiles: HashMap<TileAt, Vec<Hash>> = HashMap::new();
-    while tiles.len() < TILES_MAX {
-        match contradicts(&tiles, kept, offered) {
-            Ok(verdict) => return verdict,
-            Err(NoProof::Tile(at, Wanted)) => match fetch(source, at).await {
-                Some(hashes) => tiles.insert(at, hashes),
-                None => return false,
-            },
-            Err(NoProof::Outside | NoProof::Short(_)) => return false,
-        };
-    }
-    false
+/// What is proved of two heads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compared {
+    /// The newer one's tree begins with the older one's entries.
+    Extends,
+    /// It begins with other entries.
+    Contradicts,
 }
 
-/// Whether the first `kept.size` entries of the offered head's tree are proved to be others.
-fn contradicts(
+/// Whether the published hash tiles prove that `offered` does not extend `kept`.
+pub(super) async fn is_proved(source: &Source, kept: &Checkpoint, offered: &Checkpoint) -> bool {
+    compare(source, kept, offered).await == Some(Compared::Contradicts)
+}
+
+/// What the published hash tiles prove of an older and a newer head; nothing where tiles are missing or wrong.
+pub(super) async fn compare(
+    source: &Source,
+    older: &Checkpoint,
+    newer: &Checkpoint,
+) -> Option<Compared> {
+    let of = |same| match same {
+        true => Compared::Extends,
+        false => Compared::Contradicts,
+    };
+    if older.size == 0 || older.size == newer.size {
+        return Some(of(older.size == 0 || older.root == newer.root));
+    }
+    let mut tiles: HashMap<TileAt, Vec<Hash>> = HashMap::new();
+    while tiles.len() < TILES_MAX {
+        match root_there(&tiles, older, newer) {
+            Ok(there) => return there.map(|there| of(there == older.root)),
+            Err(NoProof::Tile(at, Wanted)) => {
+                let hashes = fetch(source, at).await?;
+                tiles.insert(at, hashes);
+            }
+            Err(NoProof::Outside | NoProof::Short(_)) => return None,
+        }
+    }
+    None
+}
+
+/// The root of the first `older.size` entries of the newer head's tree, where the tiles prove it.
+fn root_there(
     tiles: &HashMap<TileAt, Vec<Hash>>,
-    kept: &Checkpoint,
-    offered: &Checkpoint,
-) -> Result<bool, NoProof<Wanted>> {
+    older: &Checkpoint,
+    newer: &Checkpoint,
+) -> Result<Option<Hash>, NoProof<Wanted>> {
     let tile = |at| tiles.get(&at).cloned().ok_or(Wanted);
-    let there = range_root(kept.size, offered.size, tile)?;
-    let proof = consistency_proof(kept.size, offered.size, tile)?;
-    let old = (kept.size, &there);
-    let proved = verify_consistency(old, (offered.size, &offered.root), &proof).is_ok();
-    Ok(kept.size > 0 && proved && there != kept.root)
+    let there = range_root(older.size, newer.size, tile)?;
+    let proof = consistency_proof(older.size, newer.size, tile)?;
+    let proved = verify_consistency((older.size, &there), (newer.size, &newer.root), &proof);
+    Ok(proved.is_ok().then_some(there))
 }
 
 /// Reads a hash tile, or a wider one in its place.

@@ -5,12 +5,14 @@
 //! Failure story: a damaged part of the index answers nothing, and sets the sign at which the view makes it anew.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use super::book::IssuerBinding;
 use super::error::Damaged;
+use super::fork::{self, Compared};
 use super::record::{Key, Record, find};
 use super::segment::Segment;
+use super::source::Source;
 use super::state::Position;
 use crate::log::IssuerName;
 use crate::log::checkpoint::Checkpoint;
@@ -32,6 +34,8 @@ pub(super) struct Snapshot {
 pub(super) struct Shared {
     current: RwLock<Arc<Snapshot>>,
     damaged: AtomicBool,
+    /// The note of a head that contradicts the log and was not published as its head.
+    convicted: Mutex<Option<String>>,
 }
 
 impl Shared {
@@ -40,7 +44,16 @@ impl Shared {
         Self {
             current: RwLock::new(Arc::new(snapshot)),
             damaged: AtomicBool::new(false),
+            convicted: Mutex::default(),
         }
+    }
+
+    /// The note of a head that was found to contradict the log since this was asked last.
+    pub(super) fn take_convicted(&self) -> Option<String> {
+        self.convicted
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
     }
 
     /// The state now.
@@ -131,6 +144,25 @@ impl Reader {
             .map(|(_, note)| note.clone())
     }
 
+    /// What `source` proves of a head that the log key signed and that came another way, such as a CRL's log anchor, and
+    /// the newest verified one. Nothing where it is newer than that, or hash tiles are missing or wrong: ask again later.
+    ///
+    /// A contradiction is a fork: the next [`follow`](super::View::follow) writes down both heads and says so.
+    pub async fn compare(
+        &self,
+        source: &Source,
+        other: &Checkpoint,
+        note: &str,
+    ) -> Option<Compared> {
+        let head = self.head().filter(|head| other.size <= head.size)?;
+        let compared = fork::compare(source, other, &head).await?;
+        if compared == Compared::Contradicts {
+            let convicted = self.shared.convicted.lock();
+            *convicted.unwrap_or_else(PoisonError::into_inner) = Some(note.to_owned());
+        }
+        Some(compared)
+    }
+
     /// The issuers that the log binds to a certificate, in the order in which it names them.
     #[must_use]
     pub fn issuers(&self) -> Vec<IssuerBinding> {
@@ -146,6 +178,7 @@ impl Reader {
                     name: issuer.name.clone(),
                     spki,
                     certificate,
+                    crls: issuer.crls.clone(),
                 })
             });
         bound.collect()

@@ -32,7 +32,7 @@ use crate::log::{DetailHash, IssuerName};
 use crate::{SerialNumber, UnixMillis, durable, hex};
 
 /// The version of the manifest's format; another one is made anew from the log.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// A position in the log: everything that following needs beside the segments.
 #[derive(Clone, Debug)]
@@ -91,6 +91,8 @@ struct WireIssuer {
     spki: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     certificate: Option<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    crls: BTreeMap<u32, u64>,
 }
 
 /// What was found in a state directory.
@@ -256,7 +258,7 @@ impl StateDir {
             "This log's key signed two heads of which neither extends the other.\n\
              Keep this file as evidence. Nothing more of the log is believed until it is removed.\n\n\
              The head that was verified before:\n\n{kept}\n\
-             The head that was published then:\n\n{offered}"
+             The head that was published then, or stands in a CRL:\n\n{offered}"
         );
         self.write("fork", text.as_bytes())
     }
@@ -316,6 +318,7 @@ impl Wire {
             certificate: issuer
                 .bound
                 .map(|(_, certificate)| hex::encode(&certificate)),
+            crls: issuer.crls.clone(),
         });
         let octets: Vec<u8> = recent.iter().flat_map(Record::encode).collect();
         Self {
@@ -375,6 +378,7 @@ impl Wire {
             issuers.push(Issuer {
                 name: issuer.name,
                 bound,
+                crls: issuer.crls,
             });
         }
         let octets = Base64::decode_vec(&self.recent).ok()?;

@@ -138,6 +138,15 @@ fn issuers_are_bound_to_the_newest_certificate() {
     };
     assert_eq!(first.name, issuer("device-1"));
     let (spki, renewed) = (first.spki, [9; 32]);
+    // Of CRLs the newest issued number of each partition counts.
+    let crls = [(10, 0, ISSUED), (11, 2, ISSUED), (12, 0, ISSUED)];
+    let lost = Outcome::Unresolved { attempts: 1 };
+    for (number, partition, outcome) in crls.into_iter().chain([(13, 0, lost), (14, 5000, ISSUED)])
+    {
+        site.log
+            .crl(&issuer("device-1"), number, partition, outcome)
+            .unwrap();
+    }
     // A name that signs before it has a certificate is not bound.
     site.log
         .certificate(&issuer("early"), serial(1, 0), ISSUED)
@@ -160,7 +169,8 @@ fn issuers_are_bound_to_the_newest_certificate() {
         [IssuerBinding {
             name,
             spki,
-            certificate
+            certificate,
+            crls: BTreeMap::from([(0, 12), (2, 11)]),
         }]
     );
     assert_eq!(status(&view, "early", 0), CertStatus::Good);
