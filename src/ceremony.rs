@@ -98,6 +98,9 @@ pub enum StepFailed {
     /// The log.
     #[error(transparent)]
     Log(#[from] LogError),
+    /// A witness has a head that this store has not.
+    #[error("the witnesses do not let this store go on")]
+    Witnessed(#[from] crate::witnesses::Refused),
     /// The token.
     #[error(transparent)]
     Hsm(#[from] HsmError),

@@ -190,6 +190,22 @@ impl Testimony {
         &self.witnesses
     }
 
+    /// Tells the program's log of each witness but those that refuse: of them an error tells.
+    pub fn tell(&self) {
+        for state in &self.witnesses {
+            match &state.said {
+                Said::Agrees { size, .. } => {
+                    tracing::info!(witness = state.witness, size, "the witness agrees");
+                }
+                Said::Unheard { problem } => tracing::warn!(
+                    witness = state.witness, url = state.url, %problem,
+                    "the start is not confirmed by this witness"
+                ),
+                Said::Newer { .. } | Said::Forked { .. } => {}
+            }
+        }
+    }
+
     /// Whether at least one witness was asked, and each of them agrees.
     #[must_use]
     pub fn is_confirmed(&self) -> bool {

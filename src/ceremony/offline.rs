@@ -31,6 +31,7 @@ use crate::profile::IssuerFacts;
 use crate::signing_log::{IssuerRecord, IssuerRole, Publication, SigningLog};
 use crate::store::Store;
 use crate::time::Clock;
+use crate::witnesses::{self, Testimony};
 
 /// What an accepted certificate came to.
 #[derive(Clone, Debug, Serialize)]
@@ -364,6 +365,11 @@ async fn bind_answer(
     hsm: &Hsm,
     log: &SigningLog,
 ) -> Result<(), StepFailed> {
+    // An older copy of the store must not append, as at a start of the daemon.
+    let heard = witnesses::hear(&config.witnesses, log.origin(), log.verifier()).await;
+    let testimony = Testimony::of(&config.witnesses, &heard, log).await?;
+    testimony.tell();
+    testimony.judge()?;
     log.recover(hsm.clone()).await?;
     let known = log.issuers().await?;
     let root = IssuerRecord {

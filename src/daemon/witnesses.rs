@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::{DaemonError, RETRY_PAUSE, Told};
 use crate::config::Config;
 use crate::signing_log::{LogError, SigningLog};
-use crate::witnesses::{self, Board, Said, Testimony, Unwitnessed};
+use crate::witnesses::{self, Board, Testimony, Unwitnessed};
 
 /// What the log has to be told, if the operator accepted a start that the witnesses do not confirm.
 #[derive(Debug)]
@@ -37,18 +37,7 @@ pub(super) async fn ask(
         }
     };
     board.tell(testimony.witnesses());
-    for state in testimony.witnesses() {
-        match &state.said {
-            Said::Agrees { size, .. } => {
-                tracing::info!(witness = state.witness, size, "the witness agrees");
-            }
-            Said::Unheard { problem } => {
-                tracing::warn!(witness = state.witness, url = state.url, %problem, "the start is not confirmed by this witness");
-            }
-            // The refusal tells, or the acceptance.
-            Said::Newer { .. } | Said::Forked { .. } => {}
-        }
-    }
+    testimony.tell();
     match (testimony.judge(), unwitnessed) {
         (Err(refused), Unwitnessed::Refuse) => Err(refused.into()),
         (Ok(()), Unwitnessed::Refuse) => Ok(Acceptance(None)),

@@ -12,6 +12,7 @@ use crate::harness::log::sha256;
 use crate::harness::program::{openssl, run};
 use crate::harness::{Appliance, Site, invariants};
 use crate::interop::assert_signed_as_logged;
+use crate::witnesses;
 
 /// Runs the site's ceremony file with further words; standard error of a run that must fail.
 fn refused(site: &Site, more: &[&str]) -> String {
@@ -220,6 +221,24 @@ fn an_offline_root_answers_later() {
         !output.status.success() && said.contains("it has 1"),
         "{said}"
     );
+    // Nothing is appended to an older copy of the log.
+    let configuration = std::fs::read_to_string(site.configuration()).unwrap();
+    let published = || std::fs::read(site.path().join("public/log/checkpoint")).unwrap();
+    let before = published();
+    witnesses::configure(
+        &site,
+        "dmz",
+        witnesses::claims(&site, 1000),
+        &witnesses::nobodys_key(),
+    );
+    let output = accept("answer.pem").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        !output.status.success() && said.contains("has seen 1000 entries"),
+        "{said}"
+    );
+    assert_eq!(published(), before);
+    std::fs::write(site.configuration(), configuration).unwrap();
     run(&mut accept("answer.pem"));
     // A second time changes nothing that counts.
     let told = run(accept("answer.pem").arg("--json")).stdout;

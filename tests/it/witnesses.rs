@@ -6,6 +6,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
+use aws_lc_rs::signature::Ed25519KeyPair;
+use certstatus::log::checkpoint::{Checkpoint, CosignerKey, VerifierKey};
 use hyper::StatusCode;
 use serde_json::Value;
 
@@ -21,8 +23,38 @@ const STORE: [&str; 3] = ["state", "public", "private"];
 /// The option that lets a start go on without its witnesses.
 const ACCEPT: &[&str] = &["--accept-unwitnessed"];
 
+/// A witness that has seen so many entries of a site's log: somebody who has its log key and no other. Its port.
+pub fn claims(site: &Site, entries: u64) -> u16 {
+    let configuration = std::fs::read_to_string(site.configuration()).unwrap();
+    let key = configuration
+        .lines()
+        .find_map(|line| line.strip_prefix("key_file = "));
+    let key = std::fs::read(site.path().join(key.unwrap().trim_matches('"'))).unwrap();
+    let (_, key) = der::pem::decode_vec(&key).unwrap();
+    let key = Ed25519KeyPair::from_pkcs8_maybe_unchecked(&key).unwrap();
+    let verifier = std::fs::read_to_string(site.path().join("state/log.vkey")).unwrap();
+    let verifier = VerifierKey::parse(verifier.trim_end()).unwrap();
+    let head = Checkpoint {
+        origin: verifier.name().to_owned(),
+        size: entries,
+        root: [7; 32],
+    };
+    let signature = key.sign(head.body().as_bytes());
+    let note = head.to_note(&verifier, signature.as_ref().try_into().unwrap());
+    let length = note.len();
+    let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{note}");
+    says(Box::leak(answer.into_bytes().into_boxed_slice()))
+}
+
+/// The key of a witness that signs nothing.
+pub fn nobodys_key() -> String {
+    CosignerKey::new("w.example/nobody", [7; 32])
+        .unwrap()
+        .to_string()
+}
+
 /// Writes a `[[witness]]` into a site's configuration.
-fn configure(site: &Site, name: &str, port: u16, key: &str) {
+pub fn configure(site: &Site, name: &str, port: u16, key: &str) {
     let mut file = std::fs::File::options()
         .append(true)
         .open(site.configuration())
@@ -360,5 +392,18 @@ async fn witnesses_that_cannot_be_heard_are_warnings_and_cost_little_time() {
             "{line}: {metrics}"
         );
     }
-    invariants::assert(appliance).await;
+    invariants::assert_and_stop(&mut appliance);
+
+    // A head that the log key signed is proof whoever hands it over.
+    let (before, seen) = (published(appliance.site.path()), 1_000_000);
+    let port = claims(&appliance.site, seen);
+    configure(&appliance.site, "stranger", port, &nobodys_key());
+    let told_so = refused(&mut appliance);
+    for part in [
+        "witness stranger".to_owned(),
+        format!("has seen {seen} entries"),
+        format!("this store has {before}"),
+    ] {
+        assert!(told_so.contains(&part), "{part}: {told_so}");
+    }
 }
