@@ -20,12 +20,14 @@ use crate::crl;
 use crate::issuance::Issuance;
 use crate::ra::{Change, ChangeRefused, LineCertificate, LineState};
 use crate::signing_log::{
-    CertificateKind, CertificateRecord, LogError, Revocation, Revoked, Selection, SigningLog,
+    CertificateKind, CertificateRecord, IssuerRole, LogError, Revocation, Revoked, Selection,
+    SigningLog,
 };
 use crate::time::Clock;
 
 mod visibility;
 
+use visibility::Answered;
 pub use visibility::{CrlWaits, Visible};
 
 /// The longest that an answer waits for its publication.
@@ -441,8 +443,9 @@ impl Revocations {
         let published = tokio::time::timeout(PUBLICATION_DEADLINE, self.log.publish()).await;
         match published {
             Ok(Ok(())) => {
+                let answered = self.answered(serials).await;
                 let waits = self.crls_that_wait(serials).await;
-                Visible::published(self.clock.now(), &self.terms, waits)
+                Visible::published(self.clock.now(), &self.terms, answered, waits)
             }
             Ok(Err(error)) => {
                 tracing::warn!(%error, "a revocation is not published yet");
@@ -450,6 +453,24 @@ impl Revocations {
             }
             Err(_late) => Visible::unpublished(),
         }
+    }
+
+    /// Whether responders answer for any of these certificates.
+    async fn answered(&self, serials: &[SerialNumber]) -> Answered {
+        let known = self.issuance.issuers().into_iter();
+        let device = known.filter(|known| known.role == IssuerRole::Device);
+        let device: BTreeSet<IssuerName> = device.map(|known| known.issuer).collect();
+        for serial in serials {
+            match self.log.certificate(*serial).await {
+                Ok(Some(record)) if device.contains(&record.issuer) => return Answered::ByOcsp,
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "whether OCSP is concerned cannot be read");
+                    return Answered::ByOcsp;
+                }
+            }
+        }
+        Answered::ByCrlsAlone
     }
 
     /// The issuers of these certificates whose CRLs cannot follow now, and why.

@@ -542,11 +542,12 @@ impl Place<'_> {
             Err(self.refuse(key, format!("must be {least} to {most}")))
         };
         let (least, hour) = (Duration::from_millis(100), Duration::from_secs(3600));
-        let day = hour.saturating_mul(24);
+        // As long as an answer of hallmark-ocsp may live (`ocsp.answer_life`).
+        let week = hour.saturating_mul(7 * 24);
         let crl_least = limits::CRL_WITHIN_MIN;
         Ok(Revocation {
             ocsp_poll: within("ocsp_poll", &form.ocsp_poll, OCSP_POLL, (least, hour))?,
-            ocsp_cached: within("ocsp_cached", &form.ocsp_cached, OCSP_CACHED, (least, day))?,
+            ocsp_cached: within("ocsp_cached", &form.ocsp_cached, OCSP_CACHED, (least, week))?,
             crl_within: within(
                 "crl_within",
                 &form.crl_within,

@@ -18,7 +18,8 @@ pub struct Visible {
     /// When it had it at the latest; absent while it has not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log: Option<UnixMillis>,
-    /// By when a responder that is asked anew answers so: the next time that it looks at the log.
+    /// By when a responder that is asked anew answers so: the next time that it looks at the log. Absent where none of
+    /// the certificates is a device issuer's: responders answer for no others, their issuers' CRLs tell.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ocsp: Option<UnixMillis>,
     /// By when no cached OCSP answer says otherwise.
@@ -31,6 +32,15 @@ pub struct Visible {
     /// The issuers concerned whose CRLs cannot be made now.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub crl_waits: Vec<CrlWaits>,
+}
+
+/// Who tells what certificates are worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answered {
+    /// Responders do, of at least one of them.
+    ByOcsp,
+    /// Their issuers' CRLs do, and nobody else: a root and an access issuer certify no responder.
+    ByCrlsAlone,
 }
 
 /// An issuer whose CRL cannot be made now.
@@ -47,15 +57,19 @@ impl Visible {
     pub(super) fn published(
         now: UnixMillis,
         terms: &config::Revocation,
+        answered: Answered,
         crl_waits: Vec<CrlWaits>,
     ) -> Self {
-        let seen = now.saturating_add(terms.ocsp_poll);
+        let seen = match answered {
+            Answered::ByOcsp => Some(now.saturating_add(terms.ocsp_poll)),
+            Answered::ByCrlsAlone => None,
+        };
         Self {
             published: true,
             log: Some(now),
-            ocsp: Some(seen),
+            ocsp: seen,
             // An answer made just before the responder looked is cached for its whole life.
-            ocsp_cached: Some(seen.saturating_add(terms.ocsp_cached)),
+            ocsp_cached: seen.map(|seen| seen.saturating_add(terms.ocsp_cached)),
             crl: crl_waits
                 .is_empty()
                 .then(|| now.saturating_add(terms.crl_within)),
@@ -90,17 +104,27 @@ mod tests {
             crl_within: Duration::from_secs(5),
         };
         let now = UnixMillis(10_000);
-        let visible = Visible::published(now, &terms, Vec::new());
+        let visible = Visible::published(now, &terms, Answered::ByOcsp, Vec::new());
         let told = serde_json::to_value(visible).unwrap();
         let expected = serde_json::json!({
             "published": true, "log": 10_000, "ocsp": 11_000, "ocsp_cached": 611_000, "crl": 15_000,
         });
         assert_eq!(told, expected);
+        let visible = Visible::published(now, &terms, Answered::ByCrlsAlone, Vec::new());
+        let told = serde_json::to_value(visible).unwrap();
+        let expected = serde_json::json!({ "published": true, "log": 10_000, "crl": 15_000 });
+        assert_eq!(told, expected);
         let waits = CrlWaits {
             issuer: "device-1".parse().unwrap(),
             problem: "its token is away".to_owned(),
         };
-        let told = serde_json::to_value(Visible::published(now, &terms, vec![waits])).unwrap();
+        let told = serde_json::to_value(Visible::published(
+            now,
+            &terms,
+            Answered::ByOcsp,
+            vec![waits],
+        ))
+        .unwrap();
         let expected = serde_json::json!({
             "published": true, "log": 10_000, "ocsp": 11_000, "ocsp_cached": 611_000,
             "crl_waits": [{"issuer": "device-1", "problem": "its token is away"}],

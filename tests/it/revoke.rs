@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::harness::appliance::{LineIdentity, post};
 use crate::harness::device::{Device, der, serial_of};
 use crate::harness::invariants::all_certificates;
+use crate::harness::program::openssl;
 use crate::harness::{Appliance, Site, invariants, with_appliance};
 
 /// Certificates of the bulk: 8 transactions of revocations.
@@ -314,6 +315,10 @@ async fn an_issuer_is_revoked_by_its_parent_and_issues_nothing_from_then_on() {
         (&done["reason"], &done["changed"]),
         (&json!("ca-compromise"), &json!(true))
     );
+    // No responder answers for what a root signed.
+    let visible = &done["visible"];
+    assert_eq!(visible["ocsp"], Value::Null, "{visible}");
+    assert!(visible["crl"].is_u64(), "{visible}");
 
     let refused_now = async |appliance: &mut Appliance| {
         let late = Device::new(appliance.site.path(), "late");
@@ -340,6 +345,24 @@ async fn an_issuer_is_revoked_by_its_parent_and_issues_nothing_from_then_on() {
         issuers.len() == 4 && issuers.iter().all(|issuer| issuer["usable"] == true)
     });
     refused_now(&mut appliance).await;
+
+    // The access issuer too: its root's CRL tells so.
+    let words = ["cert", "revoke", "--issuer-certificate", "access", "--yes"];
+    assert_eq!(appliance.json(&words)["changed"], true);
+    let serial = serial_of(appliance.site.path(), &appliance.site.ca("access")).to_uppercase();
+    let directory = appliance.site.path().join("public/crl");
+    appliance.wait("on the root's CRL", |_| {
+        let show = [
+            "crl",
+            "-inform",
+            "DER",
+            "-in",
+            "access-root.crl",
+            "-noout",
+            "-text",
+        ];
+        openssl(&directory, &show).contains(&serial)
+    });
     invariants::assert(appliance).await;
 }
 

@@ -71,11 +71,18 @@ fn visible(value: &Value) -> String {
             waits.collect::<Vec<_>>().join(", ")
         }
     };
+    let ocsp = match value.pointer("/visible/ocsp") {
+        // Not a device issuer's: nobody answers for it.
+        None => String::new(),
+        Some(_) => format!(
+            ", OCSP {} (answers cached before: {})",
+            date(value, "visible.ocsp"),
+            date(value, "visible.ocsp_cached"),
+        ),
+    };
     format!(
-        "visible: published log {}, OCSP {} (answers cached before: {}), {crl}\n",
-        date(value, "visible.log"),
-        date(value, "visible.ocsp"),
-        date(value, "visible.ocsp_cached"),
+        "visible: published log {}{ocsp}, {crl}\n",
+        date(value, "visible.log")
     )
 }
 

@@ -145,7 +145,7 @@ fn tls12_is_opened_on_request() {
 const FAULTS: &[(&str, &str, &str, &str)] = &[
     (
         "ocsp_cached = \"10min\"",
-        "ocsp_cached = \"2days\"",
+        "ocsp_cached = \"8days\"",
         "revocation.ocsp_cached: ",
         "must be 100ms to 1day",
     ),
