@@ -296,7 +296,7 @@ fn expose_load(text: &mut Exposition, load: Load) {
     text.metric(
         "hallmark_connections",
         "gauge",
-        "Open connections of lines.",
+        "Open connections of lines and readers.",
     );
     text.value("hallmark_connections", &[], load.connections);
     text.metric(

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::ra::{ChangeRefused, LineCertificate, LineState, Refused};
+use crate::ra::{ChangeRefused, LineCertificate, LineState, Reader, Refused, Role};
 
 #[tokio::test]
 async fn a_retry_finds_the_same_certificate_byte_for_byte() {
@@ -312,17 +312,28 @@ async fn a_certificate_that_was_revoked_meanwhile_never_authenticates() {
         not_before: NOW,
         not_after: UnixMillis::END_OF_TIME,
     };
-    let certified = Change::LineCertified {
-        line,
-        certificate,
+    let of_line = Change::LineCertified {
+        line: line.clone(),
+        certificate: certificate.clone(),
         renews: None,
     };
-    let refused = log.record_change("op", certified).await;
-    assert!(matches!(
-        refused,
-        Err(LogError::Change(ChangeRefused::Value { .. }))
-    ));
+    let reader = Reader {
+        role: Role::Auditor,
+        name: line,
+    };
+    let of_auditor = Change::ReaderCertified {
+        reader,
+        certificate,
+    };
+    for certified in [of_line, of_auditor] {
+        let refused = log.record_change("op", certified).await;
+        assert!(matches!(
+            refused,
+            Err(LogError::Change(ChangeRefused::Value { .. }))
+        ));
+    }
     assert_eq!(log.registry().line_of(serial), None);
+    assert_eq!(log.registry().readers(), []);
 }
 
 #[tokio::test]

@@ -83,10 +83,11 @@ impl Keys {
     }
 }
 
-/// An appliance that serves a directory at `/public/`; it counts connections.
+/// An appliance that serves a directory at `/public/`; it counts connections and requests.
 struct Appliance {
     port: u16,
     connections: Arc<AtomicUsize>,
+    requests: Arc<AtomicUsize>,
     server: tokio::task::JoinHandle<()>,
 }
 
@@ -135,18 +136,23 @@ impl Appliance {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let connections = Arc::new(AtomicUsize::new(0));
+        let requests = Arc::new(AtomicUsize::new(0));
         let (counter, acceptor) = (Arc::clone(&connections), keys.acceptor());
+        let asked = Arc::clone(&requests);
         let server = tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
                 let (acceptor, directory) = (acceptor.clone(), directory.clone());
-                let counter = Arc::clone(&counter);
+                let (counter, asked) = (Arc::clone(&counter), Arc::clone(&asked));
                 tokio::spawn(async move {
                     let Ok(stream) = acceptor.accept(stream).await else {
                         return;
                     };
                     counter.fetch_add(1, Ordering::Relaxed);
-                    let service = service_fn(move |request| serve(request, directory.clone()));
+                    let service = service_fn(move |request| {
+                        asked.fetch_add(1, Ordering::Relaxed);
+                        serve(request, directory.clone())
+                    });
                     let http = hyper::server::conn::http1::Builder::new();
                     let _ended = http.serve_connection(TokioIo::new(stream), service).await;
                 });
@@ -155,6 +161,7 @@ impl Appliance {
         Self {
             port,
             connections,
+            requests,
             server,
         }
     }
@@ -247,8 +254,10 @@ async fn both_sides_prove_who_they_are() {
     let found = by_name.get_unless("f", 100, None).await.unwrap();
     assert!(matches!(found, Fetched::New(octets, _) if octets == b"x"));
     let until = by_name.certificate_until().unwrap().seconds();
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    let days = (until - now.unwrap().as_secs()) / 86_400;
+    let made = std::fs::metadata(keys.path("client.pem")).unwrap();
+    let made = made.modified().unwrap();
+    let made = made.duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    let days = (until - made.as_secs()) / 86_400;
     assert!(
         (28..=30).contains(&days),
         "openssl was told 30 days: {days}"
@@ -327,6 +336,12 @@ async fn a_view_follows_over_https() {
     let mut view = View::open(&base.path().join("state"), log.key().clone()).unwrap();
     assert_eq!(view.follow(&source).await.unwrap().entries, 3001);
     assert_eq!(view.reader().head(), Some(log.head()));
+    // A look that finds nothing new is one small request: the checkpoint, which has some 200 octets.
+    let before = appliance.requests.load(Ordering::Relaxed);
+    for _ in 0..10 {
+        assert_eq!(view.follow(&source).await.unwrap().entries, 0);
+    }
+    assert_eq!(appliance.requests.load(Ordering::Relaxed), before + 10);
     assert_eq!(appliance.connections(), 1);
     appliance.server.abort();
 }
