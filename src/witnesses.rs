@@ -1,6 +1,6 @@
 //! Witnesses at a start: what they last saw of this log, held against what the store has.
 //!
-//! Owns the question, the comparison and what came of it. Promises an end within [`limits::WITNESS_DEADLINE`] whatever
+//! Owns the question, the comparison and what came of it. Promises an end within [`crate::limits::WITNESS_DEADLINE`] whatever
 //! a witness does, and that nothing counts which the log key did not sign: where a witness has a head that this store
 //! cannot extend, that head is proof by itself, whoever hands it over; agreement counts only with the witness's own
 //! cosignature. Never follows a redirect, never changes anything. Failure story: a witness that cannot be heard is a

@@ -51,7 +51,7 @@ pub(super) async fn ask(
 }
 
 impl Acceptance {
-    /// Has the log say that the operator accepted; to be called before anything else is appended.
+    /// Has the log say that the operator accepted; to be called as soon as it takes entries, before any issuer is loaded.
     pub(super) async fn record(self, log: &SigningLog) -> Result<(), DaemonError> {
         let Some(testimony) = self.0 else {
             return Ok(());

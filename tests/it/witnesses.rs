@@ -252,6 +252,17 @@ async fn an_older_copy_does_not_start_until_an_operator_accepts_it() {
     assert_eq!(starts.len(), 1, "{report}");
     assert!(starts[0].as_u64().unwrap() >= older, "{report}");
 
+    let mut audit = appliance.site.command("hallmark-audit");
+    audit.args([
+        "verify",
+        "--published",
+        "public",
+        "--log-key",
+        "state/log.vkey",
+    ]);
+    let text = String::from_utf8(run(&mut audit).stdout).unwrap();
+    assert!(text.contains("UNWITNESSED START"), "{text}");
+
     // It was for that start only.
     appliance.set_options(&[]);
     refused(&mut appliance);
