@@ -65,6 +65,7 @@ need_program stunnel stunnel4
 need_program mosquitto_pub mosquitto-clients
 need_file /usr/sbin/mosquitto mosquitto
 need_file /usr/sbin/nginx nginx-light
+need_program rabbitmqctl rabbitmq-server
 need_file /usr/lib/softhsm/libsofthsm2.so libsofthsm2
 need_file "/usr/lib/$(uname -m)-linux-gnu/pkcs11-spy.so" opensc-pkcs11
 install_needed
@@ -90,6 +91,9 @@ cargo clippy --workspace --all-targets --locked -- -D warnings
 
 step "build"
 cargo build --workspace --bins --lib --examples --locked
+
+step "Python environment of the MQTT client"
+bash tests/paho.sh "$CARGO_TARGET_DIR/paho"
 
 step "tests"
 if [ "$long" -eq 1 ]; then

@@ -9,9 +9,11 @@ use hyper::StatusCode;
 use crate::harness::appliance::{LineIdentity, PATIENCE, pem};
 use crate::harness::device::{Device, der, serial_of};
 use crate::harness::mosquitto::{Mosquitto, make_server_certificate};
+use crate::harness::program::run;
 use crate::harness::rabbitmq::RabbitMq;
 use crate::harness::responder::Responder;
 use crate::harness::{Appliance, Site, invariants};
+use crate::source::root;
 
 /// An appliance with `hallmark-ocsp`, and a directory for a broker.
 struct Factory {
@@ -293,6 +295,58 @@ async fn mosquitto_refuses_a_client_once_its_certificate_is_revoked() {
     factory.end().await;
 }
 
+/// What OpenSSL's client says of a connection that resumes the session in a file, or begins one and leaves it there.
+fn session(factory: &Factory, port: u16, device: &Certified, option: &str) -> String {
+    let mut client = Command::new("openssl");
+    client.current_dir(factory.appliance.site.path());
+    client.args([
+        "s_client",
+        "-connect",
+        &format!("127.0.0.1:{port}"),
+        "-tls1_2",
+    ]);
+    client
+        .args(["-CAfile", "server-ca.crt", option, "session"])
+        .arg("-cert")
+        .arg(&device.certificate);
+    client.arg("-key").arg(&device.key).stdin(Stdio::null());
+    String::from_utf8_lossy(&client.output().unwrap().stdout).into_owned()
+}
+
+#[test]
+fn the_example_configurations_are_valid() {
+    let site = Site::new();
+    let directory = site.path().display().to_string();
+    for place in [
+        "etc/hallmark",
+        "etc/mosquitto/pki",
+        "var/lib/rabbitmq/crls",
+        "var/lib/hallmark-crls",
+    ] {
+        std::fs::create_dir_all(site.path().join(place)).unwrap();
+    }
+    let at = |name: &str| site.path().join("etc/hallmark").join(name);
+    std::fs::write(at("device-1.cer"), site.ca("device-1")).unwrap();
+    std::fs::copy(site.path().join("state/log.vkey"), at("log.vkey")).unwrap();
+    for name in ["mosquitto.toml", "rabbitmq.toml", "hook.toml"] {
+        let text = std::fs::read_to_string(root().join("examples/crl-sync").join(name)).unwrap();
+        let text = text.replace("\"/etc/", &format!("\"{directory}/etc/"));
+        let text = text.replace("\"/var/", &format!("\"{directory}/var/"));
+        std::fs::write(site.path().join(name), text).unwrap();
+        let mut command = site.command("hallmark-ocsp");
+        let checked = run(command.args(["--config", name, "crl-sync", "--check-config", "--json"]));
+        let said: serde_json::Value = serde_json::from_slice(&checked.stdout).unwrap();
+        assert_eq!(
+            said,
+            serde_json::json!({ "valid": true, "crls": ["device-1"] })
+        );
+        assert!(
+            !site.path().join("var/lib/hallmark-crl-sync").exists(),
+            "a check changes nothing"
+        );
+    }
+}
+
 #[tokio::test]
 async fn mosquitto_ends_the_live_session_of_a_revoked_client_where_that_is_asked() {
     let mut factory = Factory::start();
@@ -364,6 +418,8 @@ async fn rabbitmq_refuses_a_revoked_client_and_ends_its_session_alone() {
     for device in [&good, &bad] {
         acknowledged(&broker.publish(&device.certificate, &device.key));
     }
+    session(&factory, broker.port, &good, "-sess_out");
+    assert!(session(&factory, broker.port, &good, "-sess_in").contains("New, "));
     let sync = factory.start_sync(&config);
     let [stays, leaves] = [&good, &bad].map(|device| {
         let log = factory.path(&format!("{}.log", device.id));

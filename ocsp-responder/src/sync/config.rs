@@ -101,3 +101,6 @@ impl SyncConfig {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

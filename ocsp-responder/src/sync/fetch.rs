@@ -230,6 +230,11 @@ async fn judge(response: Response<Incoming>, conditional: bool) -> Result<Fetche
     let version = tag
         .filter(|tag| tag.len() <= TAG_BYTES_MAX)
         .map(|tag| Version::Tag(tag.to_owned()));
+    let stated = response.headers().get(header::CONTENT_LENGTH);
+    let stated = stated.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    if stated.is_some_and(|length| length > CRL_BYTES_MAX) {
+        return Err(FetchError::Long);
+    }
     let mut body = response.into_body();
     let mut octets = Vec::new();
     while let Some(frame) = within(PIECE_DEADLINE, "next piece", body.frame()).await? {

@@ -101,8 +101,10 @@ impl RabbitMq {
     /// Starts it and waits until it listens.
     pub fn start(&mut self) {
         let log = File::create(self.directory.join("log.txt")).unwrap();
-        // Its name server is one of its own, that ends with the test.
-        let both = format!("epmd -relaxed_command_check & exec {SCRIPTS}/rabbitmq-server");
+        // Its name server is one of its own that ends with the test; without one RabbitMQ would start one that stays.
+        let both = format!(
+            "epmd & until epmd -names >/dev/null 2>&1; do sleep 0.05; done; exec {SCRIPTS}/rabbitmq-server"
+        );
         let mut command = Command::new("bash");
         command
             .current_dir(&self.directory)
