@@ -277,8 +277,8 @@ impl Syncer {
 
     /// Takes newer CRLs from the sources.
     async fn look(&mut self, looking: Looking) {
-        let now = self.clock.now().date;
         let mut found = self.sources.look(looking).await;
+        let now = self.clock.now().date;
         while let Some((at, crl)) = found.pop() {
             let Some(held) = self.held.get_mut(at.issuer) else {
                 continue;

@@ -148,13 +148,14 @@ impl Sync {
 
     /// Looks until the log has a text so many times.
     fn wait(&self, text: &str, times: usize) {
+        self.wait_until(text, || self.logged().matches(text).count() >= times);
+    }
+
+    /// Looks until something holds.
+    fn wait_until(&self, what: &str, holds: impl Fn() -> bool) {
         let ends = Instant::now() + PATIENCE;
-        while self.logged().matches(text).count() < times {
-            assert!(
-                Instant::now() < ends,
-                "not {times} times {text:?} in\n{}",
-                self.logged()
-            );
+        while !holds() {
+            assert!(Instant::now() < ends, "not {what:?} in\n{}", self.logged());
             std::thread::sleep(std::time::Duration::from_millis(20));
         }
     }
@@ -454,12 +455,20 @@ async fn what_was_written_and_not_told_when_killed_is_told_at_the_next_start() {
     // In place and told once, then a hook that hangs: between the file and the broker.
     let config = factory.configure("sync", &hook(&["sh", "-c", &hear]));
     assert_eq!(factory.once(&config).status.code(), Some(0));
-    let config = factory.configure("sync", &hook(&["sleep", "1000"]));
+    let hang = format!(
+        "echo $$ > {}; exec sleep 1000",
+        factory.path("hanging").display()
+    );
+    let config = factory.configure("sync", &hook(&["sh", "-c", &hang]));
     let before = std::fs::read(&crl_file).unwrap();
     let sync = factory.start_sync(&config);
     factory.revoke(&device);
     sync.wait("written, and read back", 1);
+    let hanging = || std::fs::read_to_string(factory.path("hanging")).unwrap_or_default();
+    sync.wait_until("hanging", || hanging().ends_with('\n'));
     sync.kill();
+    // Who is killed kills nobody: its command is still there.
+    run(Command::new("kill").arg(hanging().trim()));
     assert_ne!(std::fs::read(&crl_file).unwrap(), before);
     assert_eq!(std::fs::read_to_string(&heard).unwrap().lines().count(), 1);
 

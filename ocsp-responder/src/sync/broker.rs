@@ -288,7 +288,7 @@ async fn run(words: &[String], input: &[u8], deadline: Duration) -> Result<(), T
         program: program.clone(),
         source,
     })?;
-    let group = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+    let mut group = Group(child.id().and_then(|id| Pid::from_raw(id.cast_signed())));
     let messages = [
         child.stdout.take().map(keep_end),
         child.stderr.take().map(keep_end),
@@ -301,22 +301,18 @@ async fn run(words: &[String], input: &[u8], deadline: Duration) -> Result<(), T
         }
         child.wait().await
     });
-    let status = match ended.await {
-        Ok(ended) => ended.map_err(|source| TellError::Start {
+    let Ok(ended) = ended.await else {
+        return Err(TellError::Late {
             program: program.clone(),
-            source,
-        })?,
-        Err(_) => {
-            if let Some(group) = group {
-                // Gone already is as good.
-                let _gone = kill_process_group(group, Signal::KILL);
-            }
-            return Err(TellError::Late {
-                program: program.clone(),
-                deadline,
-            });
-        }
+            deadline,
+        });
     };
+    // What it left running was meant to run on.
+    group.0 = None;
+    let status = ended.map_err(|source| TellError::Start {
+        program: program.clone(),
+        source,
+    })?;
     if status.success() {
         return Ok(());
     }
@@ -331,6 +327,18 @@ async fn run(words: &[String], input: &[u8], deadline: Duration) -> Result<(), T
         status,
         messages: text.split_whitespace().collect::<Vec<_>>().join(" "),
     })
+}
+
+/// A command and its children, killed when nobody waits for them any more.
+struct Group(Option<Pid>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(group) = self.0 {
+            // Gone already is as good.
+            let _gone = kill_process_group(group, Signal::KILL);
+        }
+    }
 }
 
 /// Reads a pipe to its end and keeps the last of it.

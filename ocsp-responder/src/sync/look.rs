@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::fetch::{FetchError, Fetched, Source, Version};
 use super::issuer::{BadCrl, Crl, Issuer};
@@ -16,10 +16,13 @@ use super::issuer::{BadCrl, Crl, Issuer};
 /// How long answers are waited for once one source of each CRL has answered.
 const GRACE: Duration = Duration::from_millis(500);
 
+/// How long a round waits for answers at all: a source that trickles delays nobody for longer.
+const ROUND: Duration = Duration::from_secs(5);
+
 /// How long a round waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Looking {
-    /// Until each CRL has an answer, and a little longer; what comes later is taken up in the next round.
+    /// Until each CRL has an answer and a little longer, or for a while; what comes later is taken up in the next round.
     AsTheyCome,
     /// Until every source has answered or its deadline is over.
     AtAll,
@@ -110,13 +113,15 @@ impl Sources {
                 .spawn(async move { (at, fetch(&source, issuer, known).await) });
         }
         let (mut found, mut answered) = (Vec::new(), vec![false; self.issuers]);
+        let ends = Instant::now() + ROUND;
         loop {
             let enough =
                 looking == Looking::AsTheyCome && answered.iter().all(|answered| *answered);
             let next = self.looks.join_next();
-            let next = match enough {
-                true => timeout(GRACE, next).await.unwrap_or_default(),
-                false => next.await,
+            let next = match (looking, enough) {
+                (Looking::AtAll, _) => next.await,
+                (_, true) => timeout(GRACE, next).await.unwrap_or_default(),
+                (_, false) => timeout_at(ends, next).await.unwrap_or_default(),
             };
             let Some(next) = next else { return found };
             let Ok((at, brought)) = next else {

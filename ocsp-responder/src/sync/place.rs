@@ -85,6 +85,8 @@ impl Target {
     }
 
     /// The files with these CRLs in them; an issuer without a CRL has no file, or no part in the one.
+    ///
+    /// In a file of all CRLs those of other issuers stay as they are, after these: they are somebody else's.
     pub fn wanted(&self, issuers: &[&Issuer], crls: &[Option<&Crl>]) -> Vec<Wanted> {
         let mut files: Vec<Wanted> = Vec::new();
         for (path, crl) in self.paths(issuers).into_iter().zip(crls) {
@@ -94,6 +96,13 @@ impl Target {
                 Some(file) => file.octets.extend(octets),
                 None => files.push(Wanted { path, octets }),
             }
+        }
+        if let (Self::OneFile(path), [file]) = (self, &mut *files) {
+            let names: Vec<&[u8]> = issuers.iter().map(|issuer| &*issuer.subject).collect();
+            let others = read(path)
+                .into_iter()
+                .filter(|der| issuer_name(der).is_ok_and(|name| !names.contains(&name)));
+            others.for_each(|der| file.octets.extend(self.encode(&der)));
         }
         files
     }
@@ -164,6 +173,17 @@ pub fn read(path: &Path) -> Vec<Vec<u8>> {
         text = after;
     }
     found
+}
+
+/// The issuer's Name (DER) in any CRL (RFC 5280, 5.1), unverified.
+fn issuer_name(der: &[u8]) -> der::Result<&[u8]> {
+    let mut list = contents(der, Tag::Sequence)?;
+    let mut tbs = contents(tlv::raw(&mut list, Tag::Sequence)?, Tag::Sequence)?;
+    if Tag::peek(&tbs)? == Tag::Integer {
+        tlv::raw(&mut tbs, Tag::Integer)?;
+    }
+    tlv::raw(&mut tbs, Tag::Sequence)?;
+    tlv::raw(&mut tbs, Tag::Sequence)
 }
 
 /// The hash of a Name (DER) that OpenSSL's hashed directories go by: the first four octets, little-endian, of the SHA-1

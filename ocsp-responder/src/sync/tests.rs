@@ -1,5 +1,7 @@
 //! `crl-sync` against sources that lie, brokers that fail, clocks that pass and files that others change.
 
+mod commands;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -528,6 +530,47 @@ async fn alarms_come_at_half_a_quarter_and_the_end() {
 }
 
 #[tokio::test]
+async fn crls_of_other_issuers_stay_in_the_file() {
+    let (ca, clock) = (Ca::new(), clock());
+    let pem =
+        |der: &[u8]| der::pem::encode_string("X509 CRL", der::pem::LineEnding::LF, der).unwrap();
+    let other = pem(&ca.crl_by(1, 1, &list(5, 0, &[1])));
+    let stale = pem(&ca.crl_by(0, 1, &list(9, 0, &[])));
+    ca.openssl.write(
+        "target.pem",
+        format!("# by hand\n{stale}{other}-----BEGIN X509 CRL-----\nAAAA").as_bytes(),
+    );
+    let mut syncer = ca.open(&clock);
+    for number in [10, 11] {
+        let own = ca.crl(&list(number, 0, &[1]));
+        ca.serve(&own);
+        assert_eq!(syncer.once().await.exit_code(), 0);
+        let target = String::from_utf8(ca.openssl.read("target.pem")).unwrap();
+        assert_eq!(target, pem(&own) + &other);
+    }
+    assert_eq!(ca.heard().len(), 2);
+}
+
+#[tokio::test]
+async fn nobody_is_told_of_a_file_that_cannot_be_written() {
+    let (ca, clock) = (Ca::new(), clock());
+    ca.serve(&ca.crl(&list(10, 0, &[1])));
+    // A directory under its name makes the rename fail.
+    std::fs::create_dir_all(ca.path("target.pem/inside")).unwrap();
+    let mut syncer = ca.open(&clock);
+    let status = syncer.once().await;
+    assert!(
+        status.text().contains("target.pem cannot be written"),
+        "{}",
+        status.text()
+    );
+    assert_eq!((status.exit_code(), ca.heard().len()), (1, 0));
+    std::fs::remove_dir_all(ca.path("target.pem")).unwrap();
+    assert_eq!(syncer.once().await.exit_code(), 0);
+    assert_eq!((ca.number_in_place(), ca.heard().len()), (Some(10), 1));
+}
+
+#[tokio::test]
 async fn one_process_at_a_time_has_a_broker() {
     let (ca, clock) = (Ca::new(), clock());
     let _first = ca.open(&clock);
@@ -536,60 +579,6 @@ async fn one_process_at_a_time_has_a_broker() {
         matches!(second, Err(SyncError::Locked { .. })),
         "{second:?}"
     );
-}
-
-#[tokio::test]
-async fn a_command_that_hangs_is_killed_and_its_children_with_it() {
-    let (ca, clock) = (Ca::new(), clock());
-    ca.serve(&ca.crl(&list(10, 0, &[])));
-    let hook = ca.hook("{ sleep 77 & echo $! > child; wait; }");
-    let table = format!("{hook}\ncommand_deadline = \"1s\"");
-    let mut syncer = ca
-        .open_with(&table, &[("device-1", "[\"source\"]")], &clock)
-        .unwrap();
-    let status = syncer.once().await;
-    assert!(
-        status.text().contains("did not end within 1 s"),
-        "{}",
-        status.text()
-    );
-    let child = String::from_utf8(ca.openssl.read("child")).unwrap();
-    let line = || std::fs::read(format!("/proc/{}/cmdline", child.trim())).unwrap_or_default();
-    while line().starts_with(b"sleep") {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
-
-#[tokio::test]
-async fn only_mosquitto_gets_a_signal() {
-    let (ca, clock) = (Ca::new(), clock());
-    ca.serve(&ca.crl(&list(10, 0, &[])));
-    let table = "[mosquitto]\ncrl_file = \"target.pem\"\npid_file = \"pid\"";
-    let crls = [("device-1", "[\"source\"]")];
-    let mut sleeper = std::process::Command::new("sleep")
-        .arg("77")
-        .spawn()
-        .unwrap();
-    let own = sleeper.id().to_string();
-    for (pid, expected) in [
-        ("", "does not name a process"),
-        ("0", "does not name a process"),
-        ("-1", "does not name a process"),
-        ("1", "does not name a process"),
-        ("mosquitto", "does not name a process"),
-        (own.as_str(), "\"sleep\" and not mosquitto"),
-    ] {
-        ca.openssl.write("pid", pid.as_bytes());
-        let mut syncer = ca.open_with(table, &crls, &clock).unwrap();
-        let told = syncer.once().await.text();
-        assert!(told.contains(expected), "{pid:?}: {told}");
-    }
-    assert!(
-        sleeper.try_wait().unwrap().is_none(),
-        "it was sent a signal"
-    );
-    sleeper.kill().unwrap();
-    sleeper.wait().unwrap();
 }
 
 #[tokio::test]
