@@ -1,8 +1,5 @@
 #!/usr/bin/env bash
 # Has pkilint judge every certificate, CRL and OCSP response that the tests left in a directory; an error is a failure.
-#
-# CRLs go through tests/lint-crl.py: pkilint's own decoder cannot read an OID with an arc of more than 32 bits, such as
-# that of the log's anchor in them.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -22,32 +19,45 @@ done
 for kind in "${kinds[@]}" device-root device-1 access-root access line server idevid mqtt-device-{p256,p384,rsa-2048,rsa-3072,ed25519}; do
   [ -s "$directory/$kind.cer" ] || { echo "no test left $directory/$kind.cer to lint" >&2; exit 1; }
 done
-# OCSP responses hold good, revoked and unknown; by each kind of key and algorithm, by name and by key, and for each hash.
+
+# OCSP responses that hold good, revoked and unknown: by each kind of key and algorithm, by name and by key, and for each
+# hash; and the error statuses.
 kinds=(p256-{0,1,2} p384-{0,1} rsa-{0,1,2,3,4,5} rsa-p256-0 ed25519-0 hash-sha{1,256,384,512}-{nonce,no_nonce})
+kinds+=(error-{malformedrequest,internalerror,trylater,sigrequired,unauthorized})
+# By a running responder, which answers for issuers with P-256, P-384 and RSA keys and is named in either way: of each
+# state that a certificate can be in, without and with a nonce (SHA-256), and of all of them at once.
+states=(good outside unresolved on-hold released final unspecified key-compromise ca-compromise affiliation-changed
+  superseded cessation-of-operation privilege-withdrawn aa-compromise)
+for issuer in device-{1,2,3}; do
+  for by in by-key by-name; do
+    for state in "${states[@]}"; do
+      kinds+=("$issuer-$state-$by-sha"{1,256})
+    done
+    kinds+=("$issuer-$by-all-sha"{1,256,384,512})
+  done
+done
+kinds+=({access,device-root}-by-{key,name}-unauthorized)
 for kind in "${kinds[@]}"; do
   [ -s "$directory/$kind.ocsp" ] || { echo "no test left $directory/$kind.ocsp to lint" >&2; exit 1; }
 done
 
-# Of a root, of the access issuer, of a device issuer with and without entries, and of partitions.
-for kind in device-root access-root access device-1 device-1-{revoked,partition-1,partition-2}; do
+# CRLs of a root, of the access issuer, of a device issuer with and without entries, and of partitions; and as a
+# responder serves them, with entries of every reason, by each kind of key.
+kinds=(device-root access-root access device-1 device-1-{revoked,partition-1,partition-2})
+kinds+=(served-{device-root,access,device-{1,2,2-1,2-2,3}})
+for kind in "${kinds[@]}"; do
   [ -s "$directory/$kind.crl" ] || { echo "no test left $directory/$kind.crl to lint" >&2; exit 1; }
 done
 
-faults=0
-for file in "$directory"/*.{cer,crl,ocsp}; do
-  case $file in
-    *.cer) lint=("$environment/bin/lint_pkix_cert" lint) ;;
-    *.crl) lint=("$environment/bin/python" tests/lint-crl.py lint -t CRL -p PKIX) ;;
-    *.ocsp) lint=("$environment/bin/lint_ocsp_response" lint) ;;
-  esac
-  # The exit code is the number of findings; one without findings is a failure of the tool, and no less a fault.
-  code=0
-  findings=$("${lint[@]}" -s ERROR "$file" 2>&1) || code=$?
-  if [ "$code" -eq 0 ] && ! grep -qE '\((ERROR|FATAL)\)' <<<"$findings"; then
-    printf 'pkilint: %s: no errors\n' "$(basename "$file")"
-  else
-    printf 'pkilint: %s:\n%s\n' "$(basename "$file")" "$findings"
-    faults=$((faults + 1))
+# What is no DER at all must be found, or the rest says nothing.
+broken=$(mktemp -d)
+trap 'rm -rf "$broken"' EXIT
+for end in cer crl ocsp; do
+  printf 'not DER' >"$broken/broken.$end"
+  if "$environment/bin/python" tests/lint.py "$broken/broken.$end" >/dev/null; then
+    echo "pkilint finds nothing wrong with a file that is no .$end" >&2
+    exit 1
   fi
 done
-[ "$faults" -eq 0 ] || exit 1
+
+"$environment/bin/python" tests/lint.py "$directory"/*.{cer,crl,ocsp}

@@ -26,9 +26,10 @@ import java.util.Set;
 /**
  * Java's PKIX revocation checker about certificates, one line on standard output for each.
  *
- * <p>Usage: {@code java Status ocsp|crl URL|- nonce|- ANCHOR CHAIN...}: a chain is a PEM file, leaf first, without the
- * anchor. {@code ocsp} asks about the leaf only, {@code crl} about every certificate of the chain; neither falls
- * back to the other. A URL stands instead of the one in the certificate.
+ * <p>Usage: {@code java Status ocsp|crl|both URL|- nonce|- ANCHOR CHAIN...}: a chain is a PEM file, leaf first, without
+ * the anchor. {@code ocsp} asks about the leaf only, {@code crl} about every certificate of the chain; neither falls
+ * back to the other. {@code both} is what Java does by default: OCSP for every certificate that names a responder, its
+ * CRL for others. A URL stands instead of the one in the certificate.
  */
 final class Status {
     public static void main(String[] words) throws Exception {
@@ -53,9 +54,12 @@ final class Status {
     private static String judge(CertPath path, TrustAnchor anchor, String[] words) throws Exception {
         var validator = CertPathValidator.getInstance("PKIX");
         var checker = (PKIXRevocationChecker) validator.getRevocationChecker();
-        checker.setOptions(words[0].equals("crl")
-            ? EnumSet.of(Option.PREFER_CRLS, Option.NO_FALLBACK)
-            : EnumSet.of(Option.ONLY_END_ENTITY, Option.NO_FALLBACK));
+        checker.setOptions(switch (words[0]) {
+            case "ocsp" -> EnumSet.of(Option.ONLY_END_ENTITY, Option.NO_FALLBACK);
+            case "crl" -> EnumSet.of(Option.PREFER_CRLS, Option.NO_FALLBACK);
+            case "both" -> EnumSet.noneOf(Option.class);
+            default -> throw new IllegalArgumentException(words[0]);
+        });
         if (!words[1].equals("-")) {
             checker.setOcspResponder(URI.create(words[1]));
         }

@@ -22,6 +22,8 @@ pub enum By<'a> {
     PostWithNonce(&'a str),
     /// By the CRLs that the certificates of the chain name.
     Crl,
+    /// By OCSP where a certificate names a responder, else by its CRL: the leaf and its issuer.
+    Both,
 }
 
 impl Java {
@@ -53,6 +55,10 @@ impl Java {
             By::Crl => {
                 command.arg("-Dcom.sun.security.enableCRLDP=true");
                 ["crl", "-", "-"]
+            }
+            By::Both => {
+                command.arg("-Dcom.sun.security.enableCRLDP=true");
+                ["both", "-", "-"]
             }
         };
         command.current_dir(&self.site).arg("Status").args(words);

@@ -32,8 +32,9 @@ pub struct Issuer {
 impl Issuer {
     /// The partitions of its CRL, as the names of their files below `/crl`.
     pub fn partitions(&self) -> Vec<String> {
-        let numbers = if self.partitioned { 1..=2 } else { 1..=0 };
+        let numbers: &[u8] = if self.partitioned { &[1, 2] } else { &[] };
         numbers
+            .iter()
             .map(|number| format!("{}/{number}", self.name))
             .collect()
     }
@@ -405,7 +406,7 @@ struct Part<'a> {
 fn parts(mut rest: &[u8]) -> Vec<Part<'_>> {
     let mut all = Vec::new();
     while let [_tag, first, ..] = *rest {
-        let long = usize::from(first.checked_sub(0x80).unwrap_or_default());
+        let long = usize::from(first.saturating_sub(0x80));
         let length = rest[2..2 + long].iter();
         let length = match long {
             0 => usize::from(first),
