@@ -77,7 +77,7 @@ impl Signed {
                 (note.clone(), head)
             }
             HeadFile::Crl(der) => {
-                let parsed = crl::parse(der).map_err(|refused| {
+                let parsed = crl::parse_head(der).map_err(|refused| {
                     let (by, what) = (by.clone(), refused.0);
                     Fault::whole(Cause::Crl { by, what })
                 })?;

@@ -30,6 +30,8 @@ const KEY_IDENTIFIER: Tag = Tag::ContextSpecific {
 pub enum Entries {
     /// They are read.
     Read,
+    /// They are read and counted.
+    Count,
     /// They are not looked at.
     PassOver,
     /// There must be none.
@@ -114,16 +116,22 @@ fn tbs_cert_list(
         .to_vec();
     let this_update = time(&mut list, "thisUpdate")?;
     let next_update = time(&mut list, "nextUpdate")?;
-    let revoked = match (Tag::peek(&list), entries) {
-        (Ok(Tag::Sequence), Entries::Read) => revoked_certificates(&mut list)?,
+    let mut revoked = Vec::new();
+    let listed = match (Tag::peek(&list), entries) {
+        (Ok(Tag::Sequence), Entries::Read) => {
+            let listed = each_revoked(&mut list, |entry| revoked.push(entry))?;
+            refuse_twice(&revoked)?;
+            listed
+        }
+        (Ok(Tag::Sequence), Entries::Count) => each_revoked(&mut list, |_| {})?,
         (Ok(Tag::Sequence), Entries::PassOver) => {
             value(&mut list, Tag::Sequence).map_err(|_| NotACrl("revokedCertificates"))?;
-            Vec::new()
+            0
         }
         (Ok(Tag::Sequence), Entries::Refuse) => {
             return Err(NotACrl("revokedCertificates: not absent"));
         }
-        _ => Vec::new(),
+        _ => 0,
     };
     let mut tagged = contents(&mut list, CRL_EXTENSIONS, "crlExtensions")?;
     let mut extensions = contents(&mut tagged, Tag::Sequence, "crlExtensions")?;
@@ -150,6 +158,7 @@ fn tbs_cert_list(
         next_update,
         expired_since,
         revoked,
+        listed,
         anchor,
     })
 }
@@ -191,23 +200,32 @@ fn time(reader: &mut SliceReader<'_>, field: &'static str) -> Result<UnixMillis,
     Ok(UnixMillis::from_seconds(seconds))
 }
 
-/// Reads revokedCertificates: at least one entry, no serial twice.
-fn revoked_certificates(list: &mut SliceReader<'_>) -> Result<Vec<RevokedEntry>, NotACrl> {
+/// Reads revokedCertificates, at least one entry, and counts them.
+fn each_revoked(
+    list: &mut SliceReader<'_>,
+    mut take: impl FnMut(RevokedEntry),
+) -> Result<usize, NotACrl> {
     let mut entries = contents(list, Tag::Sequence, "revokedCertificates")?;
     if entries.is_finished() {
         return Err(NotACrl("revokedCertificates: empty instead of absent"));
     }
-    let mut revoked = Vec::new();
+    let mut count = 0;
     while !entries.is_finished() {
-        revoked.push(entry(&mut entries)?);
+        take(entry(&mut entries)?);
+        count += 1;
     }
+    Ok(count)
+}
+
+/// Refuses a serial that is listed twice.
+fn refuse_twice(revoked: &[RevokedEntry]) -> Result<(), NotACrl> {
     let mut serials: Vec<SerialNumber> = revoked.iter().map(|entry| entry.serial).collect();
     serials.sort_unstable();
     let twice = |pair: &[SerialNumber]| matches!(pair, [one, other] if one == other);
     if serials.windows(2).any(twice) {
         return Err(NotACrl("revokedCertificates: a serial listed twice"));
     }
-    Ok(revoked)
+    Ok(())
 }
 
 /// Reads one entry.

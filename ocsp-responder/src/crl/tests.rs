@@ -741,7 +741,16 @@ proptest! {
         prop_assert_eq!(&parsed.authority_key_id, &key);
         let (o, k, c) = parsed.anchor.clone().unwrap();
         prop_assert_eq!(&[o, k, c], &texts);
-        prop_assert_eq!(encode_again(&parsed, anchor), tbs.der);
+        prop_assert_eq!(encode_again(&parsed, anchor), tbs.der());
+        let counted = parse_counting(&assemble(tbs.der(), fields.algorithm, &[])).unwrap();
+        prop_assert_eq!((counted.listed, counted.revoked.len()), (revoked.len(), 0));
+        // The list taken out and put in again.
+        let frame = Frame::parse(tbs.frame().to_vec()).unwrap();
+        prop_assert_eq!((frame.parsed.number, frame.parsed.listed), (number, 0));
+        let mut builder = TbsCrlBuilder::with_capacity(0);
+        revoked.iter().for_each(|entry| builder.push(entry));
+        prop_assert_eq!(builder.fill(&frame), tbs.der());
+        prop_assert_eq!(Frame::parse(tbs.der().to_vec()).is_ok(), revoked.is_empty());
     }
 
     #[test]
@@ -751,6 +760,13 @@ proptest! {
         octet in any::<u8>(),
     ) {
         let mut der = unsigned(&fields(), &revoked);
+        let mut frame = TbsCrl::encode(&fields(), &revoked).frame().to_vec();
+        let place = at.index(frame.len());
+        frame[place] = octet;
+        if let Ok(frame) = Frame::parse(frame.clone()) {
+            let empty = TbsCrlBuilder::with_capacity(0);
+            prop_assert_eq!(empty.fill(&frame), frame.der);
+        }
         let at = at.index(der.len());
         der[at] = octet;
         let _ = parse(&der[..at]);
@@ -769,5 +785,6 @@ proptest! {
     #[test]
     fn random_octets_never_panic(der in proptest::collection::vec(any::<u8>(), 0..300)) {
         let _ = parse(&der);
+        let _ = Frame::parse(der);
     }
 }

@@ -190,7 +190,7 @@ pub fn crl(
 ) -> Result<CrlFacts, BadFile> {
     let (tbs, algorithm, signature) = signature::split(der)?;
     ca.key.verify(algorithm, tbs, signature)?;
-    let parsed = crl::parse(der)?;
+    let parsed = crl::parse_counting(der)?;
     if parsed.issuer != ca.name {
         return Err(BadFile::Rule("it names another issuer"));
     }
@@ -216,7 +216,7 @@ pub fn crl(
         number: parsed.number,
         this_update: parsed.this_update,
         next_update: parsed.next_update,
-        entries: parsed.revoked.len(),
+        entries: parsed.listed,
     })
 }
 
