@@ -105,8 +105,10 @@ fn what_quickstarts_type_parses() {
 
 #[test]
 fn what_cannot_be_is_a_usage_error() {
-    let rows: [&[&str]; 14] = [
+    let rows: [&[&str]; 15] = [
         &[],
+        // The certificate has to go somewhere.
+        &["responder", "approve", "a", "--key", "k", "--tls-csr", "x"],
         &["line", "add", "Line 1", "--csr", "x"],
         &["cert", "show", "4B1F"],
         &["cert", "list", "--limit", "0"],

@@ -13,6 +13,7 @@ use crate::harness::appliance::LineIdentity;
 use crate::harness::client::{Call, Connection, Reply};
 use crate::harness::device::{self, Device, serial_of};
 use crate::harness::faults::Faults;
+use crate::harness::log::entries;
 use crate::harness::program::{openssl, run};
 use crate::harness::responder::Responder;
 use crate::harness::{Appliance, Site, invariants, leave_for_lint};
@@ -188,12 +189,27 @@ async fn a_responder_follows_over_mtls_until_its_approval_ends() {
         "x",
         "--tls-csr",
     ];
-    let refused = appliance.try_command(&[&words[..], &[foreign.to_str().unwrap()]].concat());
-    let problem = String::from_utf8(refused.stderr).unwrap();
-    assert!(
-        refused.status.code() == Some(1) && problem.contains("ocsp-1 is approved, but"),
-        "{problem}"
+    let answers = [
+        "req",
+        "-new",
+        "-key",
+        "ocsp/answers.key",
+        "-subj",
+        "/CN=ocsp-1",
+    ];
+    openssl(
+        &directory,
+        &[&answers[..], &["-out", "answers.csr"]].concat(),
     );
+    for (csr, told) in [
+        (Path::new("answers.csr"), "make another key for TLS"),
+        (&foreign, "ocsp-1 is approved, but"),
+    ] {
+        let refused = appliance.try_command(&[&words[..], &[csr.to_str().unwrap()]].concat());
+        let problem = String::from_utf8(refused.stderr).unwrap();
+        let code = refused.status.code();
+        assert!(code == Some(1) && problem.contains(told), "{problem}");
+    }
     let first = approve(&appliance, key, &tls, &csr);
     let pem = std::fs::read(&first.certificate).unwrap();
     leave_for_lint("responder-client.cer", &device::der(&pem));
@@ -407,7 +423,31 @@ async fn each_certificate_reads_only_what_its_role_may() {
         (&listed[0]["name"], &listed[0]["state"]),
         (&"audit-1".into(), &"enabled".into())
     );
-    invariants::assert(appliance).await;
+    invariants::assert_and_stop(&mut appliance);
+    // Each change is an entry with the operator's name; a restart changed nothing.
+    let entries = entries(appliance.site.path());
+    let data = entries.iter().map(|entry| &entry.detail["data"]);
+    let changes: Vec<&Value> = data
+        .filter(|it| it["change"]["reader"].is_object())
+        .collect();
+    let told = |change: &&Value| {
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        assert_eq!(change["operator"], "operator");
+        (
+            text(&change["change"]["change"]),
+            text(&change["change"]["reader"]["name"]),
+        )
+    };
+    let expected = [
+        ("reader-certified", "audit-1"),
+        ("reader-certified", "ocsp-1"),
+        ("reader-decertified", "audit-1"),
+        ("reader-certified", "audit-1"),
+        ("reader-set", "audit-1"),
+        ("reader-set", "audit-1"),
+    ];
+    let expected = expected.map(|(change, name)| (change.to_owned(), name.to_owned()));
+    assert_eq!(changes.iter().map(told).collect::<Vec<_>>(), expected);
 }
 
 /// The guide's script that copies all that is published.
@@ -467,6 +507,24 @@ async fn an_auditor_copies_everything_with_curl_and_verifies_the_copy() {
     );
     assert_eq!(report["details"]["signatures_unverified"], 0, "{told}");
     assert_eq!(report["tiles_missing"], 0, "{told}");
+    invariants::assert(appliance).await;
+}
+
+#[tokio::test]
+async fn readers_are_answered_before_any_token_is_there() {
+    let mut appliance = Appliance::start(Site::new());
+    trust(&appliance);
+    let auditor = auditor(&appliance, "audit-1");
+    appliance.stop();
+    appliance.spawn_daemon(&[]);
+    appliance.wait("listening", |appliance| {
+        appliance.try_command(&["status"]).status.success()
+    });
+    let path = "/public/log/checkpoint";
+    assert_eq!(get(&appliance, &auditor, path).await, (200, String::new()));
+    assert!(!appliance.is_ready());
+    appliance.spawn_host();
+    appliance.wait_until_ready();
     invariants::assert(appliance).await;
 }
 
