@@ -16,7 +16,7 @@ kinds=()
 for profile in profiles/*.toml; do
   kinds+=("profile-$(basename "$profile" .toml)-"{p256,p384,rsa2048,rsa3072})
 done
-for kind in "${kinds[@]}" device-root device-1 access-root access line server idevid mqtt-device-{p256,p384,rsa-2048,rsa-3072,ed25519}; do
+for kind in "${kinds[@]}" device-root device-1 access-root access line responder-client server idevid mqtt-device-{p256,p384,rsa-2048,rsa-3072,ed25519}; do
   [ -s "$directory/$kind.cer" ] || { echo "no test left $directory/$kind.cer to lint" >&2; exit 1; }
 done
 
