@@ -174,3 +174,23 @@ fn help_shows_an_example() {
         "{text}"
     );
 }
+
+#[test]
+fn starts_that_witnesses_did_not_confirm_stand_in_the_summary() {
+    let base = tempfile::tempdir().unwrap();
+    let base = base.path();
+    let (mut forge, _) = Forge::standard();
+    let data = serde_json::json!({ "size": 3, "witnesses": [] });
+    let entries = [(); 2].map(|()| forge.event("unwitnessed-start", data.clone()).0);
+    forge.published().write(base);
+    // Leaves alone tell it: without details, too.
+    let blind = ["--published", "public", "--log-key", "log.vkey"];
+    for given in [&PLAIN[..], &blind] {
+        let text = String::from_utf8(verify(base, given).stdout).unwrap();
+        assert_eq!(text.matches("UNWITNESSED START").count(), 2, "{text}");
+        assert!(text.contains(&format!("entry {}:", entries[1])), "{text}");
+        let told = json(&verify(base, &[given, &["--json"]].concat()));
+        let starts = &told["report"]["unwitnessed_starts"];
+        assert_eq!(*starts, serde_json::json!(entries), "{told}");
+    }
+}
