@@ -264,6 +264,8 @@ impl Syncer {
             Err(error) => Err(error),
         };
         match done {
+            // Between two tries nothing is well yet.
+            Ok(()) if self.is_owed() => {}
             Ok(()) => {
                 if self.failure.take().is_some() {
                     tracing::info!("all is well again: the broker has the CRLs and knows");
@@ -299,9 +301,7 @@ impl Syncer {
 
     /// Makes the broker's files say what they should.
     fn put(&mut self) -> Result<(), RoundError> {
-        if self.seen.is_some()
-            && self.seen == store::stamps(self.held.iter().map(|held| &held.path))
-        {
+        if self.seen.is_some() && self.seen == self.stamps() {
             return Ok(());
         }
         if self.seen.take().is_some() {
@@ -334,8 +334,14 @@ impl Syncer {
             // There is something new to tell: at once.
             (self.next_try, self.pause) = (0, PAUSE_FIRST);
         }
-        self.seen = store::stamps(self.held.iter().map(|held| &held.path));
+        self.seen = self.stamps();
         Ok(())
+    }
+
+    /// What tells whether somebody else changed the files.
+    fn stamps(&self) -> Option<Vec<store::Stamp>> {
+        let with_crl = self.held.iter().filter(|held| held.current.is_some());
+        store::stamps(with_crl.map(|held| &held.path))
     }
 
     /// Puts one file in place; that it is to be told stands on disk before.
@@ -356,15 +362,16 @@ impl Syncer {
         if !self.is_owed() {
             return Ok(());
         }
-        let now = self.clock.now().steady;
-        if now < self.next_try {
+        if self.clock.now().steady < self.next_try {
             return Ok(());
         }
-        self.next_try = now.saturating_add(millis(self.pause));
-        self.pause = (self.pause * 2).min(PAUSE_LAST);
         let changes = self.changes().await;
         self.counts.tries += 1;
-        self.broker.tell(&changes).await?;
+        let told = self.broker.tell(&changes).await;
+        // From its end: a command may take longer than the pause.
+        self.next_try = self.clock.now().steady.saturating_add(millis(self.pause));
+        self.pause = (self.pause * 2).min(PAUSE_LAST);
+        told?;
         self.counts.told += 1;
         for change in &changes {
             tracing::info!(

@@ -476,6 +476,8 @@ async fn a_broker_that_cannot_be_told_is_told_later() {
         clock.pass(Duration::from_secs(seconds));
         assert_eq!(syncer.once().await.exit_code(), 1);
         assert_eq!(ca.heard().len(), times);
+        let told = syncer.status().text();
+        assert!(told.contains("could not be told"), "{told}");
     }
     // What is newer is told at once, together with what is owed.
     ca.serve(&ca.crl(&list(11, 0, &[1, 2])));
