@@ -17,13 +17,17 @@ pub struct Entry {
 
 /// All entries of a site's log, in order.
 pub fn entries(site: &Path) -> Vec<Entry> {
-    let checkpoint = std::fs::read_to_string(site.join("public/log/checkpoint")).unwrap();
+    try_entries(site).unwrap()
+}
+
+/// The same of a log that is being published: a bundle may be gone, since there is a wider one.
+pub fn try_entries(site: &Path) -> std::io::Result<Vec<Entry>> {
+    let checkpoint = std::fs::read_to_string(site.join("public/log/checkpoint"))?;
     let size: usize = checkpoint.lines().nth(1).unwrap().parse().unwrap();
     let mut found = Vec::with_capacity(size);
     for first in (0..size).step_by(BUNDLE) {
         let width = BUNDLE.min(size - first);
-        let leaves =
-            std::fs::read(bundle(&site.join("public/log/tile/entries"), first, width)).unwrap();
+        let leaves = std::fs::read(bundle(&site.join("public/log/tile/entries"), first, width))?;
         let details =
             std::fs::read(bundle(&site.join("private/details"), first, width)).unwrap_or_default();
         let details = String::from_utf8(details).unwrap();
@@ -41,7 +45,7 @@ pub fn entries(site: &Path) -> Vec<Entry> {
             });
         }
     }
-    found
+    Ok(found)
 }
 
 /// The file of the bundle that begins with this entry: as wide as wanted, or the full one.

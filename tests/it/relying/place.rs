@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use base64ct::Encoding as _;
 use hyper::StatusCode;
@@ -14,7 +14,7 @@ use crate::harness::device::{Device, der, serial_of};
 use crate::harness::program::run;
 use crate::harness::responder::Responder;
 use crate::harness::site::SOFTHSM;
-use crate::harness::{Appliance, Site, leave_for_lint, log};
+use crate::harness::{Appliance, Reply, Site, leave_for_lint, log};
 
 /// A device issuer of the place.
 #[derive(Clone, Copy, Debug)]
@@ -167,15 +167,29 @@ impl Place {
     pub async fn issue(&mut self, issuer: &'static str, name: &str) -> Leaf {
         let path = self.path();
         let device = Device::new(&path, &format!("{issuer}-{name}"));
-        let mut connection = self.appliance.connect(&self.line).await;
-        let order = format!("/v1/orders/{issuer}/certificates");
-        let reply = post(&mut connection, &order, &device.request()).await;
+        let ends = Instant::now() + PATIENCE;
+        let reply = loop {
+            let reply = self.ask(issuer, &device).await;
+            // The token may be starting anew after faults.
+            if reply.status != StatusCode::SERVICE_UNAVAILABLE {
+                break reply;
+            }
+            assert!(Instant::now() < ends, "still {reply:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
         assert_eq!(reply.status, StatusCode::CREATED, "{reply:?}");
         let certificate = der(&reply.body);
         let mut leaf = self.leaf(issuer, name, &certificate);
         leaf.key = Some(device.key_path());
         self.appliance.received.push(certificate);
         leaf
+    }
+
+    /// Asks an issuer for a device's certificate.
+    async fn ask(&self, issuer: &str, device: &Device) -> Reply {
+        let mut connection = self.appliance.connect(&self.line).await;
+        let order = format!("/v1/orders/{issuer}/certificates");
+        post(&mut connection, &order, &device.request()).await
     }
 
     /// Writes a certificate where relying parties find it.
@@ -214,12 +228,10 @@ impl Place {
     /// until there is such an intent, and signs its body once more outside the appliance.
     pub async fn unresolved(&mut self, issuer: &Issuer) -> Leaf {
         let device = Device::new(&self.path(), &format!("{}-doubtful", issuer.name));
-        let order = format!("/v1/orders/{}/certificates", issuer.name);
-        std::fs::write(&self.faults, "sign done-but-failed 1000\n").unwrap();
+        self.order_of_token("sign done-but-failed 1000\n");
         let ends = Instant::now() + PATIENCE;
         let entry = loop {
-            let mut connection = self.appliance.connect(&self.line).await;
-            let reply = post(&mut connection, &order, &device.request()).await;
+            let reply = self.ask(issuer.name, &device).await;
             assert_eq!(reply.status, StatusCode::SERVICE_UNAVAILABLE, "{reply:?}");
             let all = self.appliance.json(&["cert", "list", "--limit", "500"]);
             let mut all = all.as_array().unwrap().iter();
@@ -229,15 +241,26 @@ impl Place {
             }
             assert!(Instant::now() < ends, "never unresolved");
         };
-        std::fs::write(&self.faults, "").unwrap();
+        self.order_of_token("");
         let (path, entry) = (self.path(), usize::try_from(entry).unwrap());
-        self.appliance
-            .wait("published", |_| log::entries(&path).len() > entry);
-        let tbs = log::entries(&path)[entry].detail["tbs"].clone();
+        let mut tbs = Value::Null;
+        self.appliance.wait("published", |_| {
+            let entries = log::try_entries(&path).unwrap_or_default();
+            let found = entries.get(entry);
+            tbs = found.map_or(Value::Null, |found| found.detail["tbs"].clone());
+            tbs.is_string()
+        });
         let tbs = base64ct::Base64::decode_vec(tbs.as_str().unwrap()).unwrap();
         let mut leaf = self.leaf(issuer.name, "unresolved", &self.assembled(issuer, &tbs));
         leaf.key = Some(device.key_path());
         leaf
+    }
+
+    /// Orders faults of the token, which sees the order as a whole or not at all.
+    fn order_of_token(&self, lines: &str) {
+        let next = self.faults.with_extension("new");
+        std::fs::write(&next, lines).unwrap();
+        std::fs::rename(next, &self.faults).unwrap();
     }
 
     /// A certificate of this body, signed by the issuer's key on the token with GnuTLS: a detached signature without
