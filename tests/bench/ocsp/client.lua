@@ -2,13 +2,14 @@
 --
 -- Arguments after --: KIND THREADS PAUSE_MS FILE FIRST. KIND is `same` (the URL's request, again and again), `get` (a path on
 -- each line of FILE) or `post` (an OCSPRequest in hexadecimal digits on each line). Threads share the lines
--- out, begin at line FIRST, and go on at the beginning after the last. PAUSE_MS is the mean pause before each request of a connection, 0 for none.
+-- out, begin at line FIRST, and go on at the beginning after the last. `lines` is how far the quickest thread came. PAUSE_MS is the mean pause before each request of a connection, 0 for none.
 
-local number = 0
+local all = {}
 
 function setup(thread)
-  thread:set("thread_number", number)
-  number = number + 1
+  thread:set("thread_number", #all)
+  thread:set("asked", 0)
+  all[#all + 1] = thread
 end
 
 local function post(line)
@@ -33,6 +34,7 @@ function init(args)
     local requests, at = read(kind, threads, path), math.floor(first / threads)
     function request()
       at = at % #requests + 1
+      asked = asked + 1
       return requests[at]
     end
   end
@@ -43,10 +45,11 @@ function init(args)
 end
 
 function done(summary, latency)
-  local errors = summary.errors
+  local errors, most = summary.errors, 0
+  for _, thread in ipairs(all) do most = math.max(most, thread:get("asked")) end
   io.write(string.format(
-    '{"requests":%d,"seconds":%.3f,"failed":%d,"p50_ms":%.3f,"p99_ms":%.3f,"p999_ms":%.3f,"max_ms":%.3f}\n',
-    summary.requests, summary.duration / 1e6,
+    '{"requests":%d,"lines":%d,"seconds":%.3f,"failed":%d,"p50_ms":%.3f,"p99_ms":%.3f,"p999_ms":%.3f,"max_ms":%.3f}\n',
+    summary.requests, most * #all, summary.duration / 1e6,
     errors.connect + errors.read + errors.write + errors.status + errors.timeout,
     latency:percentile(50) / 1e3, latency:percentile(99) / 1e3, latency:percentile(99.9) / 1e3, latency.max / 1e3))
 end
