@@ -246,7 +246,7 @@ pub(super) fn standing(row: &SqliteRow) -> Result<Option<Revocation>, sqlx::Erro
 }
 
 /// Reads the column `reason`.
-pub(super) fn reason(row: &SqliteRow) -> Result<Option<RevocationReason>, sqlx::Error> {
+fn reason(row: &SqliteRow) -> Result<Option<RevocationReason>, sqlx::Error> {
     let code: Option<i64> = row.try_get("reason")?;
     let Some(code) = code else {
         return Ok(None);

@@ -3,7 +3,7 @@
 use certstatus::audit::{Consistency, Inclusion, Proof, Proven};
 use certstatus::log::checkpoint::Checkpoint;
 use certstatus::log::detail::{
-    Base64, Detail, DetailHash, EventDetail, IntentDetail, OutcomeDetail, Salt,
+    Base64, CrlList, Detail, DetailHash, EventDetail, Gone, IntentDetail, OutcomeDetail, Salt,
 };
 use certstatus::log::entry::{Class, Entry, EntryKind, IssuerName, LeafIndex, Outcome, Subject};
 use certstatus::log::merkle::{Hash, leaf_hash, subtree_root};
@@ -81,6 +81,7 @@ fn details() -> Vec<(&'static str, Vec<u8>)> {
     let intent = IntentDetail {
         device_id: Some("Dev-\u{fc}\"1\"".into()),
         line: Some("line-1".into()),
+        list: None,
         operator: None,
         order: Some("demo".into()),
         profile: Some("mqtt-device".into()),
@@ -89,6 +90,17 @@ fn details() -> Vec<(&'static str, Vec<u8>)> {
         spki: Some(DetailHash([2; 32])),
         tbs: Base64(vec![0x30, 3, 2, 1, 5]),
         why: Some("device".into()),
+    };
+    let crl = IntentDetail {
+        list: Some(CrlList {
+            entries: 2,
+            gone: Some(Gone {
+                covered: 9,
+                expired: UnixMillis(1_700_000_000_123),
+            }),
+            sha256: DetailHash([4; 32]),
+        }),
+        ..intent.clone()
     };
     let outcome = OutcomeDetail {
         reason: Some("the token was lost".into()),
@@ -105,6 +117,7 @@ fn details() -> Vec<(&'static str, Vec<u8>)> {
         ("intent", intent.encode()),
         ("outcome", outcome.encode()),
         ("event", event.encode()),
+        ("intent-of-a-crl", crl.encode()),
     ]
 }
 
