@@ -15,7 +15,10 @@ use crate::log::checkpoint::{BadNote, Checkpoint, VerifierKey};
 use crate::ocsp::{IssuerHashes, NotACertificate, ResponderId};
 use crate::signature::{self, PublicKey, SignatureFault};
 use crate::view::IssuerBinding;
-use crate::{UnixMillis, crl};
+use crate::{
+    UnixMillis,
+    crl::{self, Scope},
+};
 
 /// id-kp-OCSPSigning (RFC 6960, 4.2.2.2).
 const OCSP_SIGNING: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.9");
@@ -54,6 +57,28 @@ pub enum BadFile {
         /// That of the CRL that is kept.
         kept: u64,
     },
+    /// A CRL that the log has superseded.
+    #[error(
+        "its number is {found}, and by the verified log {issued} was issued: somebody withholds the newer one, or \
+         copies it late"
+    )]
+    Behind {
+        /// Its number.
+        found: u64,
+        /// The newest that was issued.
+        issued: u64,
+    },
+    /// A CRL that the log does not know.
+    #[error(
+        "its number is {found}, of which the verified log does not know yet that it was issued for this place"
+    )]
+    Ahead {
+        /// Its number.
+        found: u64,
+    },
+    /// A CRL of another history.
+    #[error("its log anchor contradicts the verified log: one of them is forked")]
+    Forked,
 }
 
 /// An issuer's own certificate.
@@ -92,7 +117,7 @@ impl ResponderCertificate {
 }
 
 /// What of a CRL counts here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CrlFacts {
     /// Its number.
     pub number: u64,
@@ -102,6 +127,8 @@ pub struct CrlFacts {
     pub next_update: UnixMillis,
     /// Serials on it.
     pub entries: usize,
+    /// What it covers.
+    pub scope: Scope,
 }
 
 /// Checks a CA certificate against the log.
@@ -178,46 +205,103 @@ pub fn responder(
     })
 }
 
-/// Checks a CRL: its issuer, its signature, that it is not older than `kept`, and what it says of the log.
+/// Checks whose a CRL is: its issuer's by its signature, and this log's by what it says of the log.
 ///
-/// `head` is the newest verified one; it must agree where the anchor is of the same size.
-pub fn crl(
-    der: &[u8],
-    ca: &CaCertificate,
-    kept: Option<u64>,
-    key: &VerifierKey,
-    head: Option<&Checkpoint>,
-) -> Result<CrlFacts, BadFile> {
+/// Where it belongs is [`Crl::fits`]'s; whether the head in its anchor is of this history is the caller's to compare.
+pub fn crl(der: &[u8], ca: &CaCertificate, key: &VerifierKey) -> Result<Crl, BadFile> {
     let (tbs, algorithm, signature) = signature::split(der)?;
     ca.key.verify(algorithm, tbs, signature)?;
     let parsed = crl::parse_counting(der)?;
     if parsed.issuer != ca.name {
         return Err(BadFile::Rule("it names another issuer"));
     }
-    if let Some(kept) = kept.filter(|kept| parsed.number < *kept) {
-        return Err(BadFile::Older {
-            found: parsed.number,
-            kept,
-        });
-    }
-    let Some((origin, _, note)) = &parsed.anchor else {
+    let Some((origin, log_key, note)) = parsed.anchor else {
         return Err(BadFile::Rule("it has no log anchor"));
     };
-    if origin != key.name() {
+    if origin != key.name() || log_key != key.to_string() {
         return Err(BadFile::Rule("its log anchor names another log"));
     }
-    let anchor = Checkpoint::verify(note, key)?;
-    if head.is_some_and(|head| head.size == anchor.size && head.root != anchor.root) {
-        return Err(BadFile::Rule(
-            "its log anchor contradicts the verified log: one of them is forked",
-        ));
-    }
-    Ok(CrlFacts {
-        number: parsed.number,
-        this_update: parsed.this_update,
-        next_update: parsed.next_update,
-        entries: parsed.listed,
+    let anchor = Checkpoint::verify(&note, key)?;
+    Ok(Crl {
+        facts: CrlFacts {
+            number: parsed.number,
+            this_update: parsed.this_update,
+            next_update: parsed.next_update,
+            entries: parsed.listed,
+            scope: parsed.scope,
+        },
+        anchor,
+        note,
     })
+}
+
+/// A CRL that the issuer signed for this log.
+#[derive(Debug)]
+pub struct Crl {
+    /// What counts of it.
+    pub facts: CrlFacts,
+    /// The head that it anchors.
+    pub anchor: Checkpoint,
+    /// That head, signed.
+    pub note: String,
+}
+
+/// The place of a CRL, with what is known of it.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// 0 for the full CRL, else the partition.
+    pub partition: u32,
+    /// The newest number that the verified log says was issued for this place when the file was asked for.
+    pub asked: Option<u64>,
+    /// The same by now: the log goes on.
+    pub issued: Option<u64>,
+    /// The one that is served there.
+    pub served: Option<CrlFacts>,
+    /// Whether the file was believed at an earlier start.
+    pub kept: bool,
+}
+
+impl Crl {
+    /// Whether it is what belongs at a place.
+    ///
+    /// An issuer's CRLs share one sequence of numbers and one key, and whoever serves them can put one in the place of
+    /// another. The log tells which number was issued for which partition.
+    pub fn fits(&self, place: &Place) -> Result<(), BadFile> {
+        let found = self.facts.number;
+        match (place.partition, &self.facts.scope) {
+            (0, Scope::Partition(_)) => {
+                let text = "it covers a partition only, and this is the place of the full CRL";
+                return Err(BadFile::Rule(text));
+            }
+            (1.., Scope::Everything | Scope::UserCertificates) => {
+                let text = "it covers no partition, and this is the place of one";
+                return Err(BadFile::Rule(text));
+            }
+            (0, Scope::Everything | Scope::UserCertificates) | (1.., Scope::Partition(_)) => {}
+        }
+        if let Some(served) = &place.served {
+            if found < served.number {
+                return Err(BadFile::Older {
+                    found,
+                    kept: served.number,
+                });
+            }
+            if self.facts.scope != served.scope {
+                return Err(BadFile::Rule(
+                    "it covers something else than the one before",
+                ));
+            }
+        }
+        let Some(issued) = place.issued.filter(|issued| found <= *issued) else {
+            return Err(BadFile::Ahead { found });
+        };
+        let exact = found == issued || place.asked == Some(found);
+        // What was taken before was exact then, and another of the same scope is of the same place.
+        if exact || place.kept || place.served.is_some() {
+            return Ok(());
+        }
+        Err(BadFile::Behind { found, issued })
+    }
 }
 
 /// A certificate's time.

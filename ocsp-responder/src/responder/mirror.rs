@@ -6,6 +6,7 @@
 //! so that the responder answers while the appliance is down. Spends at most a twentieth of its time on fetching.
 //! Failure story: each file that is missing, wrong or old is told once, counted, and tried again.
 
+mod crls;
 mod keep;
 mod status;
 
@@ -17,17 +18,19 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use super::certificate::{self, BadFile, CaCertificate, ResponderCertificate};
+use super::certificate::{self, CaCertificate, ResponderCertificate};
 use super::config::LogConfig;
-use super::files::{self, Kind, Published};
+use super::files::{Kind, Published};
 use super::issuers::Issuer;
 use super::log::{FollowedLog, News};
 use super::server::Stopping;
 use super::source::SharedSource;
 use super::{RunError, State};
 use crate::log::IssuerName;
+use crate::log::checkpoint::Checkpoint;
 use crate::log::entry::Slug;
-use crate::view::{Fetched, IssuerBinding, Source, Version};
+use crate::view::{IssuerBinding, Source, Version};
+use crls::Anchor;
 use keep::Directory;
 pub use status::MirrorStatus;
 use status::NotTaken;
@@ -37,9 +40,6 @@ const CERTIFICATE_BYTES_MAX: usize = 64 * 1024;
 
 /// The longest CRL in octets: a million entries take 49 MB.
 const CRL_BYTES_MAX: usize = 128 * 1024 * 1024;
-
-/// The most partitions of an issuer's CRL.
-const PARTITIONS_MAX: u32 = 4096;
 
 /// The pause between two rounds where nothing is new.
 const IDLE: Duration = Duration::from_secs(5);
@@ -82,6 +82,11 @@ pub struct Mirror {
     kept: BTreeMap<IssuerName, Kept>,
     /// The CRLs of the source as they were taken last, by path: they may be large, and seldom change.
     versions: BTreeMap<String, Version>,
+    /// Since when the CRLs at these paths and the log are of different moments.
+    lags: BTreeMap<String, Instant>,
+    /// The heads in CRLs, by path: those that are the log's, and those that could not be compared yet.
+    compared: BTreeMap<String, Checkpoint>,
+    anchors: BTreeMap<String, Anchor>,
     /// Whether what is answered for changed in this round.
     changed: bool,
 }
@@ -107,6 +112,9 @@ impl Mirror {
             directory,
             kept: BTreeMap::new(),
             versions: BTreeMap::new(),
+            lags: BTreeMap::new(),
+            compared: BTreeMap::new(),
+            anchors: BTreeMap::new(),
             changed: true,
         };
         for binding in mirror.log.reader.issuers() {
@@ -140,13 +148,7 @@ impl Mirror {
                 }
             }
         }
-        for path in self.directory.crls(name) {
-            let Some(der) = self.directory.read(&path, CRL_BYTES_MAX) else {
-                continue;
-            };
-            let taken = self.take_crl(name, &path, der, false, state).await;
-            self.tell(&path, taken, state);
-        }
+        self.restore_crls(binding, state).await;
     }
 
     /// Mirrors until it is time to stop.
@@ -193,6 +195,7 @@ impl Mirror {
         state: &State,
     ) -> bool {
         let name = &binding.name;
+        let known = self.kept.contains_key(name);
         let taken = self.look_at_ca(source, binding, state).await;
         if !self.tell(&ca_path(name), taken, state) {
             return false;
@@ -200,9 +203,13 @@ impl Mirror {
         if !self.kept.contains_key(name) {
             return true;
         }
+        if !known {
+            // Its index was lost and what was mirrored is there: an old CRL convicts a log that was rewritten meanwhile.
+            self.restore_crls(binding, state).await;
+        }
         let path = format!("responders/{}/{name}.cer", self.responder);
         let taken = self.look_at_certificate(source, name, &path, state).await;
-        self.tell(&path, taken, state) && self.look_at_crls(source, name, state).await
+        self.tell(&path, taken, state) && self.look_at_crls(source, binding, state).await
     }
 
     /// Tells what became of a file; whether the source answered.
@@ -335,102 +342,6 @@ impl Mirror {
         }
         self.changed = true;
         on_disk.map_err(NotTaken::NotKept)
-    }
-
-    /// Fetches an issuer's CRL and its partitions; whether the source answered.
-    async fn look_at_crls(&mut self, source: &Source, name: &IssuerName, state: &State) -> bool {
-        let path = format!("crl/{name}.crl");
-        let taken = self.look_at_crl(source, name, &path, state).await;
-        if !self.tell(&path, taken.map(|_| ()), state) {
-            return false;
-        }
-        // Numbered from 0 or from 1, without a gap.
-        for number in 0..PARTITIONS_MAX {
-            let path = format!("crl/{name}/{number}.crl");
-            let taken = self.look_at_crl(source, name, &path, state).await;
-            let is_last = matches!(taken, Ok(false)) && number > 0;
-            if !self.tell(&path, taken.map(|_| ()), state) {
-                return false;
-            }
-            if is_last {
-                break;
-            }
-        }
-        true
-    }
-
-    /// Fetches one CRL; whether there is one.
-    async fn look_at_crl(
-        &mut self,
-        source: &Source,
-        name: &IssuerName,
-        path: &str,
-        state: &State,
-    ) -> Result<bool, NotTaken> {
-        let known = self.versions.get(path);
-        let (der, version) = match source.get_unless(path, CRL_BYTES_MAX, known).await? {
-            Fetched::New(der, version) => (der, version),
-            Fetched::Unchanged => return Ok(true),
-            Fetched::Missing => {
-                return match self.log.mirror.crls().contains_key(path) {
-                    true => Err(NotTaken::Missing),
-                    false => Ok(false),
-                };
-            }
-        };
-        self.take_crl(name, path, der, true, state).await?;
-        // What was not taken is looked at again: it may be the log that lags behind.
-        if let Some(version) = version {
-            self.versions.insert(path.to_owned(), version);
-        }
-        Ok(true)
-    }
-
-    /// Verifies a CRL and serves it; `new` ones are kept too.
-    async fn take_crl(
-        &self,
-        name: &IssuerName,
-        path: &str,
-        der: Vec<u8>,
-        new: bool,
-        state: &State,
-    ) -> Result<(), NotTaken> {
-        let Some(kept) = self.kept.get(name) else {
-            return Ok(());
-        };
-        let (ca, key, head) = (
-            Arc::clone(&kept.ca),
-            self.log.key.clone(),
-            self.log.reader.head(),
-        );
-        let mirror = &self.log.mirror;
-        let before = mirror.crls().get(path).map(|facts| facts.number);
-        // One that is wrong in some way is looked at again.
-        let served = state.files.find(&format!("{}/{path}", self.log.name));
-        let served = served.filter(|_| !mirror.problems().contains_key(path));
-        let (directory, at) = (self.directory.clone(), path.to_owned());
-        // A million entries take a while to read.
-        let taken = blocking(move || {
-            if served.is_some_and(|served| served.etag == files::etag(&der)) {
-                return Ok(None);
-            }
-            let facts = certificate::crl(&der, &ca, before, &key, head.as_ref())?;
-            let kept = if new {
-                directory.write(&at, &der)
-            } else {
-                Ok(())
-            };
-            let file = kept.as_ref().ok().and_then(|()| directory.file(&at));
-            let published = Published::new(Kind::Crl, &der, facts.this_update, file);
-            Ok::<_, BadFile>(Some((facts, published, kept)))
-        });
-        let Some((facts, published, kept)) = taken.await? else {
-            return Ok(());
-        };
-        tracing::info!(log = self.log.name, path, number = facts.number, entries = facts.entries, until = %facts.next_update, "a CRL is served");
-        state.files.set(self.log.index, path, published);
-        mirror.serves(path, facts);
-        kept.map_err(NotTaken::NotKept)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Health, readiness, metrics and status, on loopback for systemd, Prometheus and `hallmark-ocsp status`.
 //!
-//! Owns what is told there. Promises that `/readyz` says 200 only while every log's view is fresh and believed and every
-//! responder certificate that there ever was is valid. Never tells a serial. Failure story: it answers from the start,
+//! Owns what is told there. Promises that `/readyz` says 200 only while every log's view is fresh and believed, no CRL that
+//! the log knows is withheld, and every responder certificate that there ever was is valid. Never tells a serial. Failure story: it answers from the start,
 //! because that is when it is asked.
 
 use std::convert::Infallible;
@@ -186,6 +186,8 @@ fn readiness(state: &State, now: Moment) -> Readiness {
         if let Some(fault) = log.fault().filter(|fault| !fault.transient) {
             reasons.push(format!("log {}: {}", log.name, fault.text));
         }
+        let withheld = log.mirror.withheld().into_iter();
+        reasons.extend(withheld.map(|text| format!("log {}: {text}", log.name)));
         let issuers = state.issuers.all();
         let mut own = issuers
             .iter()
@@ -417,6 +419,13 @@ fn expose_files(state: &State, now: Moment, text: &mut Exposition) {
             }
         }
     }
+    gauge(
+        state,
+        text,
+        "hallmark_ocsp_crls_withheld",
+        "CRLs that the log says were issued and the source does not show.",
+        |log| u64::try_from(log.mirror.withheld().len()).ok(),
+    );
     let name = "hallmark_ocsp_mirror_problems";
     gauge(
         state,

@@ -4,15 +4,18 @@ use super::site::{EC, RSA, Running, Site, get, send, until};
 
 /// A site with a CRL of these serials, and its responder.
 fn running(revoked: &[u64]) -> (Site, Running, Vec<u8>) {
-    let site = Site::new("log.example/files", &[("device-1", RSA), ("root", EC)]);
+    let mut site = Site::new("log.example/files", &[("device-1", RSA), ("root", EC)]);
     let crl = site.crl("device-1", 7, revoked);
     site.put("crl/device-1.crl", &crl);
-    site.put("crl/device-1/1.crl", &site.crl("device-1", 8, &[]));
-    site.put("crl/device-1/2.crl", &site.crl("device-1", 9, &[1]));
-    site.put("crl/root.crl", &site.crl("root", 3, &[]));
+    for (number, partition, revoked) in [(8, 1, &[][..]), (9, 2, &[1][..])] {
+        let made = site.partition_crl("device-1", number, partition, revoked);
+        site.put(&format!("crl/device-1/{partition}.crl"), &made);
+    }
+    let of_root = site.crl("root", 3, &[]);
+    site.put("crl/root.crl", &of_root);
     let running = Running::start(&site.config("", "", ""));
     until("the last CRL", || {
-        get(running.address, "/crl/root.crl").status == 200
+        get(running.address, "/crl/root.crl").body == of_root
     });
     (site, running, crl)
 }
@@ -105,7 +108,7 @@ fn conditions_and_parts_are_understood() {
 
 #[test]
 fn a_new_crl_is_served_within_seconds() {
-    let (site, running, _) = running(&[1]);
+    let (mut site, running, _) = running(&[1]);
     let newer = site.crl("device-1", 10, &[1, 2]);
     let begun = std::time::Instant::now();
     site.put("crl/device-1.crl", &newer);

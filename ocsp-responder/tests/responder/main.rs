@@ -13,6 +13,7 @@ mod answers;
 mod cache;
 mod clock;
 mod command;
+mod crls;
 mod faults;
 mod files;
 mod hostile;
@@ -21,5 +22,4 @@ mod replay;
 mod site;
 
 #[path = "../../examples/made-log/log.rs"]
-#[expect(dead_code, reason = "made logs are for other tests too")]
 mod made;

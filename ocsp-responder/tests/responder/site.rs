@@ -90,6 +90,11 @@ impl Site {
             site.issuer(name, options);
         }
         site.publish();
+        for (name, _) in issuers {
+            // As the ceremony does: so the issuer's key vouches for the log.
+            let first = site.crl(name, 1, &[]);
+            site.put(&format!("crl/{name}.crl"), &first);
+        }
         site
     }
 
@@ -219,14 +224,54 @@ impl Site {
         .unwrap();
     }
 
-    /// A CRL of issuer `by`, signed.
-    pub fn crl(&self, by: &str, number: u64, revoked: &[u64]) -> Vec<u8> {
-        let head = self.log.head();
-        self.crl_with(by, number, revoked, &self.log.sign(&head).unwrap())
+    /// The newest head, signed.
+    pub fn note(&self) -> String {
+        self.log.sign(&self.log.head()).unwrap()
     }
 
-    /// The same, with this checkpoint in it.
+    /// A CRL of issuer `by`, signed, logged, and its entries published.
+    pub fn crl(&mut self, by: &str, number: u64, revoked: &[u64]) -> Vec<u8> {
+        let made = self.crl_with(by, number, revoked, &self.note());
+        self.log_crl(by, number, 0);
+        made
+    }
+
+    /// The same of a partition.
+    pub fn partition_crl(
+        &mut self,
+        by: &str,
+        number: u64,
+        partition: u32,
+        revoked: &[u64],
+    ) -> Vec<u8> {
+        let scope = Scope::Partition(format!("http://crl.example/{by}/{partition}.crl"));
+        let made = self.crl_of(by, number, revoked, scope, &self.note());
+        self.log_crl(by, number, partition);
+        made
+    }
+
+    /// Logs and publishes that a CRL was issued.
+    pub fn log_crl(&mut self, by: &str, number: u64, partition: u32) {
+        self.log
+            .crl(&issuer(by), number, partition, ISSUED)
+            .unwrap();
+        self.publish();
+    }
+
+    /// A full CRL of issuer `by` with this checkpoint in it, signed and not logged.
     pub fn crl_with(&self, by: &str, number: u64, revoked: &[u64], checkpoint: &str) -> Vec<u8> {
+        self.crl_of(by, number, revoked, Scope::UserCertificates, checkpoint)
+    }
+
+    /// A CRL of issuer `by` that covers this, signed and not logged.
+    fn crl_of(
+        &self,
+        by: &str,
+        number: u64,
+        revoked: &[u64],
+        scope: Scope,
+        checkpoint: &str,
+    ) -> Vec<u8> {
         let der = self.openssl(&format!("x509 -in {by}.pem -outform DER"));
         let certificate = Certificate::from_der(&der).unwrap();
         let tbs = certificate.tbs_certificate();
@@ -246,7 +291,7 @@ impl Site {
             number,
             this_update: UnixMillis(now()),
             next_update: UnixMillis(now() + 7 * 86_400_000),
-            scope: Scope::UserCertificates,
+            scope,
             expired_since: None,
             anchor: LogAnchor {
                 origin: self.log.key().name(),

@@ -50,18 +50,16 @@ impl Directory {
         }
     }
 
-    /// The paths of an issuer's CRLs.
-    pub fn crls(&self, name: &IssuerName) -> Vec<String> {
-        let mut paths = vec![format!("crl/{name}.crl")];
+    /// The partitions of an issuer's CRLs that may be there, the full one (0) first.
+    pub fn partitions(&self, name: &IssuerName) -> Vec<u32> {
+        let mut found = vec![0];
         let partitions = std::fs::read_dir(self.0.join(format!("crl/{name}")));
         for entry in partitions.into_iter().flatten().flatten() {
             // Temporary files of a crash begin with a dot.
-            if let Some(number) = crl_stem(&entry.path())
-                .filter(|stem| stem.bytes().all(|octet| octet.is_ascii_digit()))
-            {
-                paths.push(format!("crl/{name}/{number}.crl"));
-            }
+            let path = entry.path();
+            let number = crl_stem(&path).and_then(|stem| stem.parse::<u32>().ok());
+            found.extend(number.filter(|number| *number > 0));
         }
-        paths
+        found
     }
 }

@@ -24,6 +24,19 @@ pub enum NotTaken {
     /// It was there, or has to be.
     #[error("it is not published")]
     Missing,
+    /// A CRL that is not there, although the log knows of it.
+    #[error(
+        "it is not published, although by the verified log number {issued} was issued: somebody withholds it"
+    )]
+    Withheld {
+        /// The newest that was issued.
+        issued: u64,
+    },
+    /// A CRL's anchor.
+    #[error(
+        "its log anchor cannot be compared with the log: hash tiles are missing at the source, or wrong"
+    )]
+    Unproved,
     /// It is used, but not on disk.
     #[error("it cannot be kept: a restart without the appliance will lack it")]
     NotKept(#[source] io::Error),
@@ -50,17 +63,39 @@ impl NotTaken {
             Self::Source(SourceError::File { .. } | SourceError::Long { .. })
             | Self::Bad(_)
             | Self::Missing
+            | Self::Withheld { .. }
+            | Self::Unproved
             | Self::NotKept(_)
             | Self::Dates { .. } => false,
         }
     }
+
+    /// Whether a newer CRL is known of than the source shows.
+    pub const fn is_withheld(&self) -> bool {
+        matches!(
+            self,
+            Self::Withheld { .. } | Self::Bad(BadFile::Behind { .. })
+        )
+    }
+
+    /// Whether a moment later it may be right: a CRL and the log are published, copied and fetched one after the other.
+    pub const fn is_of_another_moment(&self) -> bool {
+        self.is_withheld() || matches!(self, Self::Bad(BadFile::Ahead { .. }))
+    }
+}
+
+/// What is wrong with a file.
+#[derive(Debug)]
+struct Problem {
+    text: String,
+    withheld: bool,
 }
 
 /// What is told of a log's files.
 #[derive(Debug, Default)]
 pub struct MirrorStatus {
     crls: Mutex<BTreeMap<String, CrlFacts>>,
-    problems: Mutex<BTreeMap<String, String>>,
+    problems: Mutex<BTreeMap<String, Problem>>,
 }
 
 impl MirrorStatus {
@@ -74,10 +109,19 @@ impl MirrorStatus {
 
     /// What is wrong, by path.
     pub fn problems(&self) -> BTreeMap<String, String> {
-        self.problems
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        let problems = self.problems.lock().unwrap_or_else(PoisonError::into_inner);
+        let told = problems.iter();
+        told.map(|(path, problem)| (path.clone(), problem.text.clone()))
+            .collect()
+    }
+
+    /// The CRLs of which the source does not show the newest, each with what is wrong.
+    pub fn withheld(&self) -> Vec<String> {
+        let problems = self.problems.lock().unwrap_or_else(PoisonError::into_inner);
+        let withheld = problems.iter().filter(|(_, problem)| problem.withheld);
+        withheld
+            .map(|(path, problem)| format!("{path}: {}", problem.text))
+            .collect()
     }
 
     /// Notes that a CRL is served.
@@ -100,7 +144,12 @@ impl MirrorStatus {
                 let text = crate::chain(&error);
                 let transient = matches!(error, NotTaken::Source(_));
                 let known = problems.get(path);
-                if known.is_some_and(|known| *known == text || transient) {
+                if known.is_some_and(|known| known.text == text || transient) {
+                    return;
+                }
+                let withheld = error.is_withheld();
+                if known.is_some_and(|known| known.withheld) && withheld {
+                    problems.insert(path.to_owned(), Problem { text, withheld });
                     return;
                 }
                 if known.is_some() && matches!(error, NotTaken::Missing) {
@@ -118,7 +167,11 @@ impl MirrorStatus {
                     NotTaken::NotKept(_) => {
                         tracing::error!(log, path, text, "a file is used and not kept")
                     }
-                    NotTaken::Bad(_) | NotTaken::Missing | NotTaken::Dates { .. } => {
+                    NotTaken::Bad(_)
+                    | NotTaken::Missing
+                    | NotTaken::Withheld { .. }
+                    | NotTaken::Unproved
+                    | NotTaken::Dates { .. } => {
                         tracing::error!(
                             log,
                             path,
@@ -127,7 +180,7 @@ impl MirrorStatus {
                         );
                     }
                 }
-                problems.insert(path.to_owned(), text);
+                problems.insert(path.to_owned(), Problem { text, withheld });
             }
         }
     }
