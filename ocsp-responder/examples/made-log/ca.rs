@@ -5,11 +5,14 @@
 
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _};
-use certstatus::durable;
+use certstatus::crl::{CrlFields, LogAnchor, Scope, TbsCrl};
+use certstatus::log::DetailHash;
 use certstatus::signature::{SignatureAlgorithm, assemble};
+use certstatus::{UnixMillis, durable};
 
 /// id-ecPublicKey with prime256v1 (RFC 5480).
 const P256: &[u8] =
@@ -19,6 +22,9 @@ const CA: &[u8] = b"\x30\x0f\x06\x03\x55\x1d\x13\x01\x01\xff\x04\x05\x30\x03\x01
 /// keyUsage, critical: keyCertSign and cRLSign (RFC 5280, 4.2.1.3).
 const USAGE: &[u8] = b"\x30\x0e\x06\x03\x55\x1d\x0f\x01\x01\xff\x04\x04\x03\x02\x01\x06";
 
+/// How long a CRL counts.
+const YEAR: Duration = Duration::from_secs(365 * 86_400);
+
 /// A CA.
 pub struct Ca {
     pkcs8: Vec<u8>,
@@ -26,6 +32,8 @@ pub struct Ca {
     pub spki: Vec<u8>,
     /// Its certificate, DER.
     pub certificate: Vec<u8>,
+    /// Its Name, DER.
+    pub name: Vec<u8>,
 }
 
 /// A DER value of up to 65,535 octets.
@@ -48,6 +56,30 @@ impl Ca {
     /// Writes its private key, PKCS#8 DER, where nobody else can read it.
     pub fn write_key(&self, path: &Path) -> io::Result<()> {
         durable::write_secret(path, &self.pkcs8)
+    }
+
+    /// A CRL that lists nothing and carries this head of a log, in force from `made` for a year.
+    pub fn crl(&self, number: u64, made: UnixMillis, anchor: LogAnchor<'_>) -> io::Result<Vec<u8>> {
+        let algorithm = SignatureAlgorithm::EcdsaSha256;
+        let tbs = TbsCrl::encode(
+            &CrlFields {
+                issuer: &self.name,
+                authority_key_id: &DetailHash::of(&self.spki).0[..20],
+                algorithm,
+                number,
+                this_update: made,
+                next_update: made.saturating_add(YEAR),
+                scope: Scope::UserCertificates,
+                expired_since: None,
+                anchor,
+            },
+            &[],
+        );
+        let random = SystemRandom::new();
+        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &self.pkcs8);
+        let pair = pair.map_err(io::Error::other)?;
+        let signature = pair.sign(&random, tbs.der()).map_err(io::Error::other)?;
+        Ok(assemble(tbs.der(), algorithm, signature.as_ref()))
     }
 
     /// Makes a key and a certificate for this common name.
@@ -87,6 +119,7 @@ impl Ca {
             pkcs8: pkcs8.as_ref().to_vec(),
             spki,
             certificate,
+            name,
         })
     }
 }

@@ -4,9 +4,9 @@
 //! cargo run --release -p ocsp-responder --example made-log -- --out DIR --certificates 10000000 --revoked 500000
 //! ```
 //!
-//! `DIR` gets `public/` as the appliance publishes it (details and CRLs excepted), `log-key` (the verifier key),
-//! `ISSUER.key` (PKCS#8, DER) for issuers made here, and `serials`: an even sample of serials, a line each, with the
-//! issuer and the status that a responder must tell.
+//! `DIR` gets `public/` as the appliance publishes it (details excepted; the CRLs are the issuers' first ones, which
+//! list nothing), `log-key` (the verifier key), `ISSUER.key` (PKCS#8, DER) for issuers made here, and `serials`: an even
+//! sample of serials, a line each, with the issuer and the status that a responder must tell.
 
 mod ca;
 mod log;
@@ -14,8 +14,9 @@ mod log;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use certstatus::crl::LogAnchor;
 use certstatus::log::{DetailHash, EntryKind, IssuerName, Outcome};
-use certstatus::{RevocationReason, durable};
+use certstatus::{RevocationReason, UnixMillis, durable};
 use clap::Parser;
 use log::{MadeLog, serial};
 
@@ -91,6 +92,15 @@ fn issuers(log: &mut MadeLog, arguments: &Arguments) -> io::Result<()> {
             spki: DetailHash::of(&made.spki).0,
             certificate: DetailHash::of(&made.certificate).0,
         })?;
+        // As a ceremony does: by its first CRL an issuer says which log is its own.
+        let anchor = LogAnchor {
+            origin: &arguments.origin,
+            log_key: &log.key().to_string(),
+            checkpoint: &log.sign(&log.head())?,
+        };
+        let crl = made.crl(1, UnixMillis(log.time), anchor)?;
+        durable::write(&arguments.out.join(format!("public/crl/{name}.crl")), &crl)?;
+        log.crl(name, 1, 0, Outcome::Issued { attempts: 1 })?;
     }
     Ok(())
 }
@@ -152,7 +162,7 @@ fn main() -> io::Result<()> {
     empty(&arguments.out)?;
     let log_seed = DetailHash::of(format!("log key {}", arguments.seed).as_bytes()).0;
     let entries =
-        2 + arguments.issuer.len() as u64 + 2 * arguments.certificates + arguments.revoked;
+        2 + 3 * arguments.issuer.len() as u64 + 2 * arguments.certificates + arguments.revoked;
     let newest = arguments.newest.unwrap_or_else(now);
     let oldest = newest.saturating_sub(entries - 1);
     let mut log = MadeLog::new(

@@ -16,7 +16,7 @@ use super::certificate::ResponderCertificate;
 use super::clock::{Moment, millis};
 use super::config::{Identify, Ocsp};
 use super::http::date::header_value;
-use super::issuers::Issuer;
+use super::issuers::{Issuer, Named};
 use super::keys::SigningKey;
 use super::metrics::Outcome;
 use crate::ocsp::{self, ErrorStatus, Request, SingleResponse};
@@ -113,14 +113,15 @@ impl Answerer {
     /// Answers a request that is well formed.
     fn answer(&self, state: &State, request: &Request<'_>) -> Result<Reply, ErrorStatus> {
         // One certificate of one issuer signs the answer (RFC 6960, 4.2.2.2), so all must be of one.
-        let issuer = state.issuers.find(&request.cert_ids).ok_or_else(|| {
-            // At a first start, or where a CA certificate is missing, nobody can tell whose it is.
-            if state.logs.iter().all(|log| log.knows_issuers()) {
-                ErrorStatus::Unauthorized
-            } else {
-                ErrorStatus::TryLater
+        let issuer = match state.issuers.find(&request.cert_ids) {
+            Named::One(issuer) => issuer,
+            Named::Doubtful => return Err(ErrorStatus::TryLater),
+            Named::Nobody if state.logs.iter().all(|log| log.knows_issuers()) => {
+                return Err(ErrorStatus::Unauthorized);
             }
-        })?;
+            // At a first start, or where a CA certificate is missing, nobody can tell whose it is.
+            Named::Nobody => return Err(ErrorStatus::TryLater),
+        };
         let now = state.clock.now();
         if let ([id], None) = (request.cert_ids.as_slice(), request.nonce)
             && let Some(serial) = id.serial_number()

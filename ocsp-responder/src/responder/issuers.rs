@@ -1,8 +1,9 @@
 //! The issuers that are answered for, of all logs together.
 //!
-//! Owns the way from a CertID to an issuer. Promises that a question never waits for a change: changes replace the whole
-//! list. Never verifies: what comes here was (see `certificate.rs`). Failure story: an issuer that two logs have is
-//! answered for from the first of them, which the second one's mirror tells loudly.
+//! Owns the way from a CertID to an issuer. Promises that an issuer is answered for from that log alone that its own key
+//! vouched for, by a CRL: any log can name any CA certificate, and this responder's certificates are public. A question
+//! never waits for a change: changes replace the whole list. Never verifies: what comes here was (see `certificate.rs`).
+//! Failure story: an issuer that no log is vouched for, or more than one, is answered for by `tryLater`.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -25,6 +26,19 @@ pub struct Issuer {
     pub certificate: Option<Arc<ResponderCertificate>>,
     /// Whether any issuer of this log ever had one: then those without are not answered for.
     pub log_has_some: bool,
+    /// Whether its key signed a CRL that names this log.
+    pub vouched: bool,
+}
+
+/// What is known of an issuer that a question names.
+#[derive(Debug)]
+pub enum Named {
+    /// No log has it.
+    Nobody,
+    /// This one.
+    One(Arc<Issuer>),
+    /// Its key vouched for no log yet, or for several.
+    Doubtful,
 }
 
 /// One state of the list.
@@ -74,13 +88,35 @@ impl Issuers {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The one issuer that all these CertIDs name; none if there is no such.
-    pub fn find(&self, ids: &[CertId<'_>]) -> Option<Arc<Issuer>> {
+    /// The one issuer that all these CertIDs name.
+    pub fn find(&self, ids: &[CertId<'_>]) -> Named {
         let list = self.current();
-        let first = ids.first()?;
-        let candidates = list.by_key.get(first.issuer_key_hash)?;
-        let named = |issuer: &&Arc<Issuer>| ids.iter().all(|id| issuer.ca.hashes.matches(id));
-        candidates.iter().find(named).map(Arc::clone)
+        let key = ids.first().map(|first| first.issuer_key_hash);
+        let candidates = key.and_then(|key| list.by_key.get(key));
+        let candidates = candidates.map_or(&[][..], Vec::as_slice);
+        let named: Vec<_> = candidates
+            .iter()
+            .filter(|issuer| ids.iter().all(|id| issuer.ca.hashes.matches(id)))
+            .collect();
+        let vouched: Vec<_> = named.iter().filter(|issuer| issuer.vouched).collect();
+        match (vouched.as_slice(), named.as_slice()) {
+            (_, []) => Named::Nobody,
+            ([one], _) => Named::One(Arc::clone(one)),
+            // Nothing is signed for one that has no certificate for this responder: a root, an access issuer.
+            ([], [one]) if one.certificate.is_none() => Named::One(Arc::clone(one)),
+            ([] | [_, ..], _) => Named::Doubtful,
+        }
+    }
+
+    /// The other logs for which the key of this issuer vouched too.
+    pub fn rivals(&self, issuer: &Issuer) -> Vec<String> {
+        let list = self.current();
+        let others = list.all.iter().filter(|other| {
+            other.vouched
+                && other.log.index != issuer.log.index
+                && other.ca.hashes == issuer.ca.hashes
+        });
+        others.map(|other| other.log.name.clone()).collect()
     }
 
     /// All of them.

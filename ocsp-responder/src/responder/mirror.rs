@@ -10,7 +10,7 @@ mod crls;
 mod keep;
 mod status;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,6 +70,8 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
 struct Kept {
     ca: Arc<CaCertificate>,
     certificate: Option<Arc<ResponderCertificate>>,
+    /// Whether its key signed a CRL that names this log.
+    vouched: bool,
 }
 
 /// The task that mirrors one appliance's files.
@@ -87,6 +89,8 @@ pub struct Mirror {
     /// The heads in CRLs, by path: those that are the log's, and those that could not be compared yet.
     compared: BTreeMap<String, Checkpoint>,
     anchors: BTreeMap<String, Anchor>,
+    /// Issuers that another log has too, as it was told.
+    twins: BTreeSet<IssuerName>,
     /// Whether what is answered for changed in this round.
     changed: bool,
 }
@@ -115,6 +119,7 @@ impl Mirror {
             lags: BTreeMap::new(),
             compared: BTreeMap::new(),
             anchors: BTreeMap::new(),
+            twins: BTreeSet::new(),
             changed: true,
         };
         for binding in mirror.log.reader.issuers() {
@@ -233,8 +238,8 @@ impl Mirror {
         self.log.set_knows_issuers(!bound.is_empty() && knows);
     }
 
-    /// Replaces the issuers that are answered for.
-    fn set_issuers(&self, state: &State) {
+    /// Replaces the issuers that are answered for, and tells those that another log has too.
+    fn set_issuers(&mut self, state: &State) {
         let log_has_some = self.kept.values().any(|kept| kept.certificate.is_some());
         let issuers = self.kept.iter().map(|(name, kept)| {
             Arc::new(Issuer {
@@ -243,9 +248,22 @@ impl Mirror {
                 ca: Arc::clone(&kept.ca),
                 certificate: kept.certificate.clone(),
                 log_has_some,
+                vouched: kept.vouched,
             })
         });
         state.issuers.set(self.log.index, issuers.collect());
+        // After it is set: of two logs that come up together the later one sees the other.
+        let all = state.issuers.all();
+        for (name, kept) in &self.kept {
+            let is_twin = |other: &&Arc<Issuer>| {
+                other.log.index != self.log.index && other.ca.hashes == kept.ca.hashes
+            };
+            if let Some(twin) = all.iter().find(is_twin)
+                && self.twins.insert(name.clone())
+            {
+                tracing::error!(log = self.log.name, issuer = %name, other = twin.log.name, "another log names the same issuer: it is answered for from the one that its CRL names");
+            }
+        }
     }
 
     /// Fetches the certificate that the log binds an issuer to.
@@ -274,21 +292,23 @@ impl Mirror {
         if state.files.set(self.log.index, &ca_path(name), published) {
             tracing::warn!(log = self.log.name, issuer = %name, "a log before this one has an issuer of this name: its files have the short paths");
         }
-        let twin = state
-            .issuers
-            .all()
-            .into_iter()
-            .find(|other| other.log.index != self.log.index && other.ca.hashes == ca.hashes);
-        if let Some(twin) = twin {
-            tracing::error!(log = self.log.name, issuer = %name, other = twin.log.name, "another log has the same issuer: only the first log of the configuration is asked for its certificates");
-        }
-        let certificate = self.kept.remove(name).and_then(|kept| kept.certificate);
+        let before = self.kept.remove(name);
+        // A renewed certificate of the same key and Name changes nothing of what that key said.
+        let vouched = before.as_ref().is_some_and(|before| {
+            before.vouched && before.ca.name == ca.name && before.ca.key.sha256() == ca.key.sha256()
+        });
+        let certificate = before.and_then(|kept| kept.certificate);
         // A certificate by the same key under another Name is none by this issuer.
         let certificate = certificate.filter(|own| {
             certificate::responder(own.der.clone(), &ca, state.answerer.spki()).is_ok()
         });
         let ca = Arc::new(ca);
-        self.kept.insert(name.clone(), Kept { ca, certificate });
+        let kept = Kept {
+            ca,
+            certificate,
+            vouched,
+        };
+        self.kept.insert(name.clone(), kept);
         self.changed = true;
     }
 

@@ -196,13 +196,19 @@ fn readiness(state: &State, now: Moment) -> Readiness {
         if !own.peek().is_some_and(|issuer| issuer.log_has_some) {
             reasons.push(format!("log {}: no responder certificate yet: have the key of `hallmark-ocsp key` approved", log.name));
         }
-        for issuer in own {
+        for issuer in own.filter(|issuer| issuer.certificate.is_some()) {
+            let name = &issuer.name;
+            if !issuer.vouched {
+                reasons.push(format!("log {}: no CRL by {name} that names this log was verified yet: it is not answered for", log.name));
+            } else if let [rival, ..] = state.issuers.rivals(issuer).as_slice() {
+                reasons.push(format!("log {}: the key of {name} signed CRLs for this log and for the log {rival}: it is not answered for", log.name));
+            }
             if let Some(certificate) = issuer
                 .certificate
                 .as_deref()
                 .filter(|own| !own.is_valid(now.date))
             {
-                let (name, until) = (&issuer.name, certificate.not_after);
+                let until = certificate.not_after;
                 reasons.push(format!(
                     "log {}: the responder certificate by {name} ended at {until}",
                     log.name

@@ -19,6 +19,7 @@ mod files;
 mod hostile;
 mod http;
 mod replay;
+mod issuers;
 mod site;
 
 #[path = "../../examples/made-log/log.rs"]

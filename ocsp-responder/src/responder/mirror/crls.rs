@@ -183,6 +183,7 @@ impl Mirror {
         let Some((crl, der)) = self.verified(name, &path, der, state).await? else {
             return Ok(());
         };
+        self.vouch(name, state);
         self.compare(source, &path, &crl).await?;
         let issuers = self.log.reader.issuers();
         let binding = issuers.iter().find(|binding| binding.name == *name);
@@ -235,6 +236,15 @@ impl Mirror {
             Ok::<_, BadFile>(Some((crl, der)))
         });
         Ok(verified.await?)
+    }
+
+    /// An issuer's key signed that this is its log: from now on it is answered for from here.
+    fn vouch(&mut self, name: &IssuerName, state: &State) {
+        if let Some(kept) = self.kept.get_mut(name).filter(|kept| !kept.vouched) {
+            kept.vouched = true;
+            self.changed = true;
+            self.tell_issuers(state);
+        }
     }
 
     /// Compares the head in a CRL with the log; remembers it for later where that cannot be now.
