@@ -480,6 +480,12 @@ impl<'a> Planner<'a> {
         UnixMillis::from_seconds(self.plan.newest.seconds())
     }
 
+    /// The second by the clock: where that was ahead for a while the log's time is still, and who checks a certificate
+    /// believes no revocation before its date.
+    const fn this_second(&self) -> UnixMillis {
+        UnixMillis::from_seconds(self.now.seconds())
+    }
+
     /// Takes any other entry.
     fn note(&mut self, note: Note) -> Result<LeafIndex, LogError> {
         let Note {
@@ -539,7 +545,7 @@ impl<'a> Planner<'a> {
         let each = serials.into_iter();
         each.map(|(serial, detail)| {
             let found = self.facts.revocable.get(&serial);
-            match decide(serial, found, reason, self.second()) {
+            match decide(serial, found, reason, self.this_second()) {
                 Decision::Stands(standing) => Revoked::Unchanged(standing),
                 Decision::Refused(refused) => Revoked::Refused(refused),
                 Decision::Append(revoked_at) => {

@@ -124,6 +124,35 @@ async fn a_hold_is_released_or_made_final_from_its_own_time_on() {
 }
 
 #[tokio::test]
+async fn nothing_is_revoked_in_the_future_after_a_clock_was_ahead() {
+    use RevocationReason as R;
+    let site = Site::new();
+    let log = site.log(10).await;
+    let [one, two] = issued(&site, &log, 2).await[..] else {
+        panic!("two were asked for");
+    };
+    // An entry is dated a day ahead; then the clock is right again.
+    site.clock
+        .set(NOW.saturating_add(Duration::from_secs(86_400)));
+    log.record_event("test".parse().unwrap(), json!({}))
+        .await
+        .unwrap();
+    site.clock.set(NOW);
+    let gone = log.record_revoked("op", one, R::KeyCompromise).await;
+    let gone = gone.unwrap();
+    assert_eq!(gone.revoked_at, UnixMillis::from_seconds(NOW.seconds()));
+    let held = log.record_revoked("op", two, R::CertificateHold).await;
+    let last = log.record_revoked("op", two, R::KeyCompromise).await;
+    let (held, last) = (held.unwrap(), last.unwrap());
+    assert_eq!(held.revoked_at, gone.revoked_at);
+    assert_eq!(last.revoked_at, held.revoked_at);
+    let dates = on_crl(&log).await.into_iter().map(|(_, at, _)| at);
+    assert!(dates.into_iter().all(|at| at <= NOW));
+    // The audit's rules hold.
+    site.check(&log).await;
+}
+
+#[tokio::test]
 async fn many_are_revoked_in_one_transaction_each_with_its_own_answer() {
     use RevocationReason as R;
     let site = Site::new();
