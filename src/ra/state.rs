@@ -399,6 +399,12 @@ impl State {
             return Err(value("responder", problem));
         }
         PublicKey::parse(&spki.0).map_err(|fault| value("spki", &fault.to_string()))?;
+        // Or a revocation under one name would leave the key approved under the other.
+        let mut approved = self.responders.values();
+        if let Some(same) = approved.find(|approved| approved.spki == *spki) {
+            let problem = format!("this key is approved as {} already", same.responder);
+            return Err(value("spki", &problem));
+        }
         Ok(())
     }
 

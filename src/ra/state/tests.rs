@@ -567,6 +567,13 @@ fn a_responder_is_approved_with_one_key_until_it_is_revoked() {
     registry.admit(&revoked, now).unwrap();
     registry.apply(&revoked);
     assert_eq!(registry.responders(), []);
+    // Or a revocation under one name would leave the key approved under the other.
+    registry.apply(&approved("ocsp-2", &spki));
+    let Err(ChangeRefused::Value { key, problem }) = registry.admit(&change, now) else {
+        panic!("the same key twice");
+    };
+    assert_eq!(key, "spki");
+    assert!(problem.contains("ocsp-2"), "{problem}");
     for number in 0..64 {
         registry.apply(&approved(&format!("ocsp-{number}"), &spki));
     }
