@@ -75,6 +75,9 @@ pub struct Done {
     /// Lines whose key is in other hands.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub lines: Vec<Withdrawn>,
+    /// Certificates of lines that are released and authenticate nobody.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub uncertified: Vec<Uncertified>,
     /// By when it is visible where.
     pub visible: Visible,
     /// Each certificate that was not refused with how it stands, for an answer about one.
@@ -110,6 +113,15 @@ pub struct Withdrawn {
     pub line_disabled: Slug,
     /// Its other certificates, which authenticate no more.
     pub withdrawn: Vec<SerialNumber>,
+}
+
+/// A line's certificate that is released and does not authenticate its line: it may be in other hands.
+#[derive(Debug, Serialize)]
+pub struct Uncertified {
+    /// Which.
+    pub serial: SerialNumber,
+    /// Why.
+    pub problem: String,
 }
 
 /// Why nothing was revoked.
@@ -186,8 +198,9 @@ impl Revocations {
     /// Revokes, holds or releases certificates by their serials, in one transaction.
     ///
     /// A line's own stop authenticating it first; with key-compromise the line is disabled and its other
-    /// certificates are withdrawn too. A released one authenticates its line again. A reader's likewise, alone: readers
-    /// cannot renew by themselves, so whoever has its key has no other certificate.
+    /// certificates are withdrawn too. A released one authenticates its line again, unless another of the line was
+    /// revoked for key-compromise since it was issued. A reader's likewise, alone: readers cannot renew by themselves,
+    /// so whoever has its key has no other certificate.
     ///
     /// # Errors
     /// [`RevokeError`]: no entry revokes anything; lines may have been changed. The same wish may be made again.
@@ -210,14 +223,17 @@ impl Revocations {
             .log
             .record_revocations(operator, &serials, wish.reason, &note)
             .await?;
-        if release {
-            self.recertify(operator, &serials, &outcomes).await?;
-        }
+        let uncertified = if release {
+            self.recertify(operator, &serials, &outcomes).await?
+        } else {
+            Vec::new()
+        };
         let mut done = Done {
             changed: 0,
             unchanged: 0,
             refused: Vec::new(),
             lines,
+            uncertified,
             visible: self.visible(&serials).await,
             standings: Vec::new(),
         };
@@ -377,7 +393,8 @@ impl Revocations {
         operator: &str,
         serials: &[SerialNumber],
         outcomes: &[Revoked],
-    ) -> Result<(), RevokeError> {
+    ) -> Result<Vec<Uncertified>, RevokeError> {
+        let mut uncertified = Vec::new();
         let released = serials.iter().zip(outcomes);
         let released = released.filter(|(_, outcome)| !matches!(outcome, Revoked::Refused(_)));
         let selection = Selection {
@@ -386,7 +403,7 @@ impl Revocations {
             ..Selection::default()
         };
         if selection.serials.is_empty() {
-            return Ok(());
+            return Ok(uncertified);
         }
         for serial in &selection.serials {
             if let Some((reader, certificate)) = self.log.registry().decertified(*serial) {
@@ -405,9 +422,20 @@ impl Revocations {
             let Some(change) = self.certified_again(&record).await? else {
                 continue;
             };
-            self.log.record_change(operator, change).await?;
+            match self.log.record_change(operator, change).await {
+                Ok(_) => {}
+                // The log knows better: it was revoked meanwhile, or a certificate of its line was compromised.
+                Err(LogError::Change(ChangeRefused::Value {
+                    key: "certificate",
+                    problem,
+                })) => uncertified.push(Uncertified {
+                    serial: record.serial,
+                    problem,
+                }),
+                Err(error) => return Err(error.into()),
+            }
         }
-        Ok(())
+        Ok(uncertified)
     }
 
     /// The change that lets a line's certificate authenticate; none where the line is gone.

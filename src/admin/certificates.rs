@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 use super::orders::existing;
 use super::{Acting, Admin, answer, missing, read_json, read_path};
 use crate::http::problem::{Problem, kind};
-use crate::revocation::{AuthorityRefused, Done, RevokeError, Visible, Wish, Withdrawn};
+use crate::revocation::{
+    AuthorityRefused, Done, RevokeError, Uncertified, Visible, Wish, Withdrawn,
+};
 use crate::signing_log::{CertificateFilter, CertificateRecord, LogError, Revocation, Selection};
 
 /// The most certificates that one list tells of.
@@ -192,6 +194,9 @@ struct Revoked {
     changed: bool,
     #[serde(flatten)]
     withdrawn: Option<Withdrawn>,
+    /// Itself, where it is released and authenticates no line.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    uncertified: Vec<Uncertified>,
     visible: Visible,
 }
 
@@ -238,6 +243,7 @@ fn only(done: Done) -> Result<Revoked, Problem> {
     let Done {
         refused,
         mut lines,
+        uncertified,
         visible,
         mut standings,
         ..
@@ -251,6 +257,7 @@ fn only(done: Done) -> Result<Revoked, Problem> {
         revocation: standing.revocation,
         changed: standing.changed,
         withdrawn: lines.pop(),
+        uncertified,
         visible,
     })
 }

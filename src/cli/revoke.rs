@@ -368,6 +368,7 @@ struct Sum {
     unchanged: u64,
     refused: Vec<Value>,
     lines: Vec<Value>,
+    uncertified: Vec<Value>,
     visible: Value,
 }
 
@@ -378,7 +379,11 @@ impl Sum {
         self.done += serials;
         self.changed += number("changed");
         self.unchanged += number("unchanged");
-        for (name, list) in [("refused", &mut self.refused), ("lines", &mut self.lines)] {
+        for (name, list) in [
+            ("refused", &mut self.refused),
+            ("lines", &mut self.lines),
+            ("uncertified", &mut self.uncertified),
+        ] {
             if let Some(Value::Array(more)) = answer.get_mut(name) {
                 list.append(more);
             }
@@ -400,6 +405,7 @@ impl Sum {
             "unchanged": self.unchanged,
             "refused": self.refused,
             "lines": self.lines,
+            "uncertified": self.uncertified,
             "newer": newer,
             "visible": self.visible,
         })

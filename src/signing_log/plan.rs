@@ -51,6 +51,8 @@ pub(super) struct Facts {
     pub crl_numbers: HashMap<IssuerName, u64>,
     /// Serials that the batch revokes, where they were issued or count as revoked.
     pub revocable: HashMap<SerialNumber, Revocable>,
+    /// Certificates to be a line's, another of which was revoked for key-compromise after they were asked for.
+    pub tainted: HashSet<SerialNumber>,
     /// Issuers that the batch names and that exist.
     pub issuers: HashSet<IssuerName>,
 }
@@ -526,17 +528,23 @@ impl<'a> Planner<'a> {
         let Some(certificate) = change.certifies() else {
             return Ok(());
         };
-        let found = self.facts.revocable.get(&certificate.serial);
-        match found.and_then(|found| found.standing) {
-            Some(standing) if standing.counts() => Err(ChangeRefused::Value {
-                key: "certificate",
-                problem: format!(
-                    "{} was revoked meanwhile: ask for another",
-                    certificate.serial
-                ),
-            }),
-            Some(_) | None => Ok(()),
-        }
+        let serial = certificate.serial;
+        let found = self.facts.revocable.get(&serial);
+        let standing = found.and_then(|found| found.standing);
+        let problem = if standing.is_some_and(|standing| standing.counts()) {
+            format!("{serial} was revoked meanwhile: ask for another")
+        } else if self.facts.tainted.contains(&serial) {
+            format!(
+                "{serial} was issued before another certificate of the line was revoked for key-compromise: whoever has \
+                 that key could have asked for it. Ask for another"
+            )
+        } else {
+            return Ok(());
+        };
+        Err(ChangeRefused::Value {
+            key: "certificate",
+            problem,
+        })
     }
 
     /// Takes revocations, each as its serial stands after those before it.

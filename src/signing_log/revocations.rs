@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use certstatus::log::entry::Slug;
 use certstatus::log::{IssuerName, LeafIndex};
 use certstatus::{RevocationReason, SerialNumber, UnixMillis};
 use serde_json::{Value, json};
@@ -285,6 +286,27 @@ pub(super) async fn revocable(
         }
     }
     Ok(found)
+}
+
+/// Whether another certificate of a line was revoked for key-compromise after this one's intent: whoever has that key
+/// could have renewed with it.
+pub(super) async fn is_tainted(
+    line: &Slug,
+    of: SerialNumber,
+    database: &mut SqliteConnection,
+) -> Result<bool, WriteFault> {
+    let found = sqlx::query(
+        "SELECT 1 FROM certificate c \
+         JOIN revocation r ON r.entry > c.intent AND r.reason = $3 AND r.serial <> c.serial \
+         JOIN certificate o ON o.serial = r.serial AND o.why = 'line' AND o.line = $2 \
+         WHERE c.serial = $1 LIMIT 1",
+    )
+    .bind(of.as_bytes().as_slice())
+    .bind(line.as_str())
+    .bind(i64::from(RevocationReason::KeyCompromise.code()))
+    .fetch_optional(database)
+    .await?;
+    Ok(found.is_some())
 }
 
 /// Writes rows, in the order of their entries.

@@ -282,6 +282,14 @@ pub(super) async fn facts(
                 if let Effect::Change(change) = &note.effect {
                     serials.extend(change.certifies().map(|certificate| certificate.serial));
                 }
+                if let Effect::Change(Change::LineCertified {
+                    line, certificate, ..
+                }) = &note.effect
+                {
+                    let serial = certificate.serial;
+                    let tainted = revocations::is_tainted(line, serial, database).await?;
+                    facts.tainted.extend(tainted.then_some(serial));
+                }
             }
             Append::Revoke { draft, .. } => {
                 serials.extend(draft.serials.iter().map(|(serial, _)| *serial));

@@ -476,6 +476,56 @@ async fn a_revoked_line_certificate_is_revoked_and_authenticates_no_more() {
 }
 
 #[tokio::test]
+async fn a_release_certifies_nothing_from_before_a_compromise() {
+    with_appliance(async |appliance| {
+        let path = appliance.site.path().to_owned();
+        let renewed = |appliance: &mut Appliance, name: &str| {
+            let mut identity = appliance.line("line-1");
+            let kept = path.join(format!("{name}.pem"));
+            std::fs::rename(&identity.certificate, &kept).unwrap();
+            let serial = serial_of(&path, &der(&std::fs::read(&kept).unwrap()));
+            identity.certificate = kept;
+            (identity, serial)
+        };
+        let (held, on_hold) = renewed(appliance, "held");
+        let (released, free) = renewed(appliance, "released");
+        let (_, stolen) = renewed(appliance, "stolen");
+        appliance.order(&OrderTerms {
+            name: "demo",
+            lines: &[&held],
+            quantity: 5,
+            more: &[],
+        });
+        for serial in [&on_hold, &free] {
+            appliance.command(&["cert", "revoke", serial, "--reason", "certificate-hold"]);
+        }
+        appliance.command(&["cert", "release", &free]);
+        let request = Device::new(&path, "after").request();
+        let reply = appliance.ask_anew(&released, "demo", &request).await;
+        assert_eq!(reply.status, StatusCode::CREATED, "{reply:?}");
+
+        appliance.command(&["cert", "revoke", &stolen, "--reason", "key-compromise"]);
+        appliance.command(&["line", "enable", "line-1"]);
+        for (identity, serial) in [(&held, &on_hold), (&released, &free)] {
+            let told = appliance.json(&["cert", "release", serial]);
+            let problem = told["uncertified"][0]["problem"].as_str().unwrap_or("");
+            assert!(problem.contains("key-compromise"), "{told}");
+            let reply = appliance.ask_anew(identity, "demo", &request).await;
+            assert_problem(&reply, StatusCode::FORBIDDEN, "unknown-certificate");
+        }
+        // What the line was given since is held and released like any other.
+        let (later, serial) = renewed(appliance, "later");
+        appliance.command(&["cert", "revoke", &serial, "--reason", "certificate-hold"]);
+        let told = appliance.json(&["cert", "release", &serial]);
+        assert_eq!(told["uncertified"], Value::Null, "{told}");
+        let request = Device::new(&path, "last").request();
+        let reply = appliance.ask_anew(&later, "demo", &request).await;
+        assert_eq!(reply.status, StatusCode::CREATED, "{reply:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_batch_answers_each_request_in_order() {
     with_appliance(async |appliance| {
         let line = appliance.line_and_order(3);

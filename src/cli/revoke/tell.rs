@@ -35,8 +35,16 @@ pub(super) fn one(what: &str, value: &Value) -> String {
     if value.get("line_disabled").is_some() {
         told.push_str(&line(value));
     }
+    told.push_str(&uncertified(value));
     told.push_str(&visible(value));
     told
+}
+
+/// Lines' certificates that are released and authenticate nobody.
+fn uncertified(value: &Value) -> String {
+    let each = value.get("uncertified").map_or(&[][..], items).iter();
+    let told = each.map(|one| format!("it authenticates no line: {}\n", text(one, "problem")));
+    told.collect()
 }
 
 /// A line whose key is in other hands.
@@ -140,6 +148,7 @@ pub(super) fn sum(value: &Value) -> String {
     for withdrawn in value.get("lines").map_or(&[][..], items) {
         told.push_str(&line(withdrawn));
     }
+    told.push_str(&uncertified(value));
     told.push_str(&visible(value));
     told
 }
