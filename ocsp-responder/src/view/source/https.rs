@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use der::Decode as _;
-use http_body_util::{BodyExt as _, Empty, LengthLimitError, Limited};
-use hyper::body::Bytes;
+use http_body_util::{BodyExt as _, Empty};
+use hyper::body::{Body, Bytes};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::{Request, StatusCode, Uri, header};
 use hyper_util::rt::TokioIo;
@@ -310,18 +310,11 @@ impl Https {
             StatusCode::OK => limit,
             _ => limit.max(PROBLEM_BYTES_MAX),
         };
-        let body = Limited::new(response.into_body(), limit).collect().await;
-        let body = body.map_err(|error| {
-            if error.is::<LengthLimitError>() {
-                let path = url.to_owned();
-                return SourceError::Long { path, limit };
-            }
-            broken(error)
-        })?;
+        let body = whole(response.into_body(), url, limit).await?;
         match status {
             StatusCode::OK => {
                 let version = named.map(Version::Tag);
-                Ok(Fetched::New(body.to_bytes().into(), version))
+                Ok(Fetched::New(body, version))
             }
             StatusCode::NOT_MODIFIED if tag.is_some() => Ok(Fetched::Unchanged),
             StatusCode::NOT_FOUND => Ok(Fetched::Missing),
@@ -344,4 +337,94 @@ fn problem(body: &[u8]) -> String {
     };
     let printable = detail.chars().filter(|c| !c.is_control());
     printable.take(PROBLEM_CHARS_MAX).collect()
+}
+
+/// Reads a body of at most `limit` octets into one buffer, so that many small chunks keep none of their own alive.
+async fn whole<B>(mut body: B, url: &str, limit: usize) -> Result<Vec<u8>, SourceError>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let mut octets = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| SourceError::Broken {
+            url: url.to_owned(),
+            source: error.into(),
+        })?;
+        let Some(chunk) = frame.data_ref() else {
+            continue;
+        };
+        if octets.len().saturating_add(chunk.len()) > limit {
+            let path = url.to_owned();
+            return Err(SourceError::Long { path, limit });
+        }
+        octets.extend_from_slice(chunk);
+    }
+    Ok(octets)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Poll};
+
+    use hyper::body::Frame;
+
+    use super::*;
+
+    /// A chunk of one octet in a buffer of 8 KiB, which counts the buffers that are alive.
+    struct Chunk(Arc<AtomicUsize>, Vec<u8>);
+
+    impl AsRef<[u8]> for Chunk {
+        fn as_ref(&self) -> &[u8] {
+            self.1.get(..1).unwrap_or_default()
+        }
+    }
+
+    impl Drop for Chunk {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    /// A body of so many chunks, and the most of their buffers that were alive at a time.
+    struct Chunks {
+        left: usize,
+        alive: Arc<AtomicUsize>,
+        most: usize,
+    }
+
+    impl Body for Chunks {
+        type Data = Bytes;
+        type Error = io::Error;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+            if self.left == 0 {
+                return Poll::Ready(None);
+            }
+            self.left -= 1;
+            let alive = self.alive.fetch_add(1, Ordering::SeqCst) + 1;
+            self.most = self.most.max(alive);
+            let chunk = Chunk(Arc::clone(&self.alive), vec![7; 8192]);
+            Poll::Ready(Some(Ok(Frame::data(Bytes::from_owner(chunk)))))
+        }
+    }
+
+    #[tokio::test]
+    async fn small_chunks_keep_no_buffers_alive() {
+        let chunks = |left| Chunks {
+            left,
+            alive: Arc::default(),
+            most: 0,
+        };
+        let mut body = chunks(1000);
+        let read = whole(&mut body, "https://x/", 1000).await.unwrap();
+        assert_eq!((read.len(), body.most), (1000, 1));
+        let long = whole(chunks(1001), "https://x/", 1000).await;
+        assert!(matches!(long, Err(SourceError::Long { .. })), "{long:?}");
+    }
 }
