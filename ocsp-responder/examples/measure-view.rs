@@ -147,7 +147,7 @@ async fn main() -> io::Result<()> {
     let start = Instant::now();
     let mut view = View::open(&arguments.state, key).map_err(io::Error::other)?;
     let opened = start.elapsed();
-    let source = Source::Directory(arguments.log.join("public"));
+    let source = Source::directory(arguments.log.join("public"));
     let start = Instant::now();
     let followed = view.follow(&source).await.map_err(io::Error::other)?;
     let took = start.elapsed();

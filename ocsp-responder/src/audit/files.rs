@@ -9,6 +9,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use crate::log::tile::{FULL, width_in};
+use crate::regular;
 
 /// The most bytes of one file: a detail bundle of large CRLs stays below it.
 const FILE_BYTES_MAX: u64 = 1 << 30;
@@ -48,13 +49,12 @@ pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, Unreadable> {
         path: path.to_owned(),
         source,
     };
-    let file = match std::fs::File::open(path) {
-        Ok(file) => file,
+    let (file, metadata) = match regular::open(path) {
+        Ok(opened) => opened,
         Err(fault) if absent(&fault) => return Ok(None),
         Err(fault) => return Err(unreadable(fault)),
     };
-    let metadata = file.metadata().map_err(unreadable)?;
-    if !metadata.is_file() || metadata.len() > FILE_BYTES_MAX {
+    if metadata.len() > FILE_BYTES_MAX {
         let text = "not a regular file of at most 1 GiB";
         return Err(unreadable(std::io::Error::new(
             std::io::ErrorKind::InvalidData,

@@ -39,7 +39,7 @@ fn changes(config: &SourceConfig) -> Changes {
 /// Makes the source.
 fn make(config: &SourceConfig) -> Result<Arc<Source>, HttpsRefused> {
     Ok(Arc::new(match config {
-        SourceConfig::Directory(path) => Source::Directory(path.clone()),
+        SourceConfig::Directory(path) => Source::directory(path.clone()),
         SourceConfig::Https { url, files } => Source::Https(Box::new(Https::new(url, files)?)),
     }))
 }

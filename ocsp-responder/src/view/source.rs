@@ -7,18 +7,30 @@
 mod https;
 
 use std::io::{self, Read as _};
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 pub use https::{Https, HttpsFiles, HttpsRefused};
 
 use crate::log::tile::FULL;
+use crate::regular;
+
+/// How long reading a file may take: as long as over HTTPS.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Files of one directory that are read at a time. What hangs keeps its place, so no more threads than this hang.
+const READS_MAX: usize = 8;
 
 /// Where `public/` is.
 #[derive(Debug)]
 pub enum Source {
     /// A directory: the appliance's own, a mirror, a USB stick.
-    Directory(PathBuf),
+    Directory(Directory),
     /// The appliance, over HTTPS with a client certificate.
     Https(Box<Https>),
 }
@@ -41,6 +53,52 @@ pub enum Fetched {
     Unchanged,
     /// A file, with its version where the source tells one.
     New(Vec<u8>, Option<Version>),
+}
+
+/// A directory, which may be of a file system that hangs.
+#[derive(Clone, Debug)]
+pub struct Directory {
+    path: PathBuf,
+    reads: Arc<Semaphore>,
+    deadline: Duration,
+}
+
+impl Deref for Directory {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Directory {
+    /// Looks at a path below it, off the threads that answer and for so long at most.
+    pub(crate) async fn look<T: Send + 'static>(
+        &self,
+        path: &str,
+        work: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
+    ) -> Result<T, SourceError> {
+        let path = self.join(path);
+        let late = SourceError::Late {
+            url: path.display().to_string(),
+            seconds: self.deadline.as_secs(),
+        };
+        let looked = timeout(self.deadline, async {
+            let place = Arc::clone(&self.reads).acquire_owned().await;
+            let task = tokio::task::spawn_blocking(move || {
+                // Given back when the work ends, whoever waits for it.
+                let _place = place;
+                work(&path).map_err(|source| SourceError::File { path, source })
+            });
+            task.await.unwrap_or_else(|stopped| {
+                Err(SourceError::File {
+                    path: self.path.clone(),
+                    source: io::Error::other(stopped),
+                })
+            })
+        });
+        looked.await.unwrap_or(Err(late))
+    }
 }
 
 /// A file of the log cannot be had.
@@ -116,6 +174,16 @@ impl SourceError {
 }
 
 impl Source {
+    /// A directory.
+    #[must_use]
+    pub fn directory(path: impl Into<PathBuf>) -> Self {
+        Self::Directory(Directory {
+            path: path.into(),
+            reads: Arc::new(Semaphore::new(READS_MAX)),
+            deadline: DEADLINE,
+        })
+    }
+
     /// As [`Self::get`], unless the file is the version that the asker has: then it is not sent again.
     ///
     /// # Errors
@@ -137,7 +205,7 @@ impl Source {
             }
         };
         // Looked at before it is read: a file that takes its place in between is looked at again.
-        let version = version(&directory.join(path));
+        let version = directory.look(path, |path| Ok(version(path))).await?;
         if version.is_some() && version.as_ref() == known {
             return Ok(Fetched::Unchanged);
         }
@@ -151,18 +219,7 @@ impl Source {
     /// [`SourceError`]: try again later.
     pub async fn get(&self, path: &str, limit: usize) -> Result<Option<Vec<u8>>, SourceError> {
         match self {
-            Self::Directory(directory) => {
-                let path = directory.join(path);
-                let task = tokio::task::spawn_blocking(move || {
-                    read(&path, limit).map_err(|source| SourceError::File { path, source })
-                });
-                task.await.unwrap_or_else(|stopped| {
-                    Err(SourceError::File {
-                        path: directory.clone(),
-                        source: io::Error::other(stopped),
-                    })
-                })
-            }
+            Self::Directory(directory) => directory.look(path, move |path| read(path, limit)).await,
             Self::Https(https) => match https.get_unless(path, limit, None).await? {
                 Fetched::New(octets, _) => Ok(Some(octets)),
                 Fetched::Missing | Fetched::Unchanged => Ok(None),
@@ -220,16 +277,10 @@ impl Source {
         let Self::Directory(directory) = self else {
             return Ok(Vec::new());
         };
-        let path = directory.join(format!("{full}.p"));
-        let task = tokio::task::spawn_blocking(move || {
-            widths(&path, narrow).map_err(|source| SourceError::File { path, source })
-        });
-        task.await.unwrap_or_else(|stopped| {
-            Err(SourceError::File {
-                path: directory.clone(),
-                source: io::Error::other(stopped),
-            })
-        })
+        let partials = format!("{full}.p");
+        directory
+            .look(&partials, move |path| widths(path, narrow))
+            .await
     }
 }
 
@@ -253,16 +304,15 @@ fn widths(directory: &Path, narrow: u16) -> io::Result<Vec<u16>> {
 /// Reads a regular file.
 fn read(path: &Path, limit: usize) -> io::Result<Option<Vec<u8>>> {
     use io::ErrorKind::{NotADirectory, NotFound};
-    let file = match std::fs::File::open(path) {
+    let (file, metadata) = match regular::open(path) {
         Err(error) if matches!(error.kind(), NotFound | NotADirectory) => return Ok(None),
         opened => opened?,
     };
-    let metadata = file.metadata()?;
     let long = || {
-        let text = format!("not a regular file of at most {limit} octets");
+        let text = format!("a file of more than {limit} octets");
         io::Error::new(io::ErrorKind::InvalidData, text)
     };
-    if !metadata.is_file() || metadata.len() > limit as u64 {
+    if metadata.len() > limit as u64 {
         return Err(long());
     }
     let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0));

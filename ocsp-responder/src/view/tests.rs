@@ -78,7 +78,7 @@ impl Site {
     }
 
     fn source(&self) -> Source {
-        Source::Directory(self.public())
+        Source::directory(self.public())
     }
 
     fn open(&self) -> View {

@@ -194,3 +194,24 @@ fn starts_that_witnesses_did_not_confirm_stand_in_the_summary() {
         assert_eq!(*starts, serde_json::json!(entries), "{told}");
     }
 }
+
+#[test]
+fn a_fifo_is_told_and_not_waited_for() {
+    let base = tempfile::tempdir().unwrap();
+    let base = base.path();
+    let (forge, _) = Forge::standard();
+    forge.published().write(base);
+    let checkpoint = base.join("public/log/checkpoint");
+    std::fs::remove_file(&checkpoint).unwrap();
+    let made = Command::new("mkfifo").arg(&checkpoint).status().unwrap();
+    assert!(made.success());
+    let output = Command::new("timeout")
+        .current_dir(base)
+        .args(["20", env!("CARGO_BIN_EXE_hallmark-audit"), "verify"])
+        .args(PLAIN)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains("not a regular file"), "{text}");
+}

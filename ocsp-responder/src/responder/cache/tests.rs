@@ -32,7 +32,7 @@ impl Site {
             .build()
             .unwrap();
         runtime
-            .block_on(view.follow(&Source::Directory(public.clone())))
+            .block_on(view.follow(&Source::directory(public.clone())))
             .unwrap();
         let config = LogConfig {
             name: "a".into(),

@@ -321,7 +321,7 @@ impl Https {
             other => Err(SourceError::Status {
                 url: url.to_owned(),
                 status: other.as_u16(),
-                problem: problem(&body.to_bytes()),
+                problem: problem(&body),
             }),
         }
     }

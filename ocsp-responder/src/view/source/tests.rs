@@ -405,3 +405,53 @@ fn a_directory_gives_regular_files_of_bounded_size() {
     assert_eq!(read(&base.path().join("absent"), 4).unwrap(), None);
     assert_eq!(read(&base.path().join("f/below"), 4).unwrap(), None);
 }
+
+/// Makes a FIFO, which nobody writes to.
+fn fifo(path: &Path) {
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    let kind = rustix::fs::FileType::Fifo;
+    rustix::fs::mknodat(rustix::fs::CWD, path, kind, mode, 0).unwrap();
+}
+
+#[tokio::test]
+async fn a_fifo_in_a_directory_is_told_and_not_waited_for() {
+    let base = tempfile::tempdir().unwrap();
+    fifo(&base.path().join("checkpoint"));
+    let source = Source::directory(base.path());
+    let asked = timeout(Duration::from_secs(10), source.get("checkpoint", 9));
+    let refused = asked.await.unwrap();
+    assert!(
+        matches!(refused, Err(SourceError::File { .. })),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_directory_that_hangs_is_late_and_holds_few_threads() {
+    let base = tempfile::tempdir().unwrap();
+    std::fs::write(base.path().join("file"), "four").unwrap();
+    let source = Source::directory(base.path());
+    let Source::Directory(mut directory) = source else {
+        panic!("it is one");
+    };
+    directory.deadline = Duration::from_millis(50);
+    let (end, ended) = std::sync::mpsc::channel::<()>();
+    let ended = Arc::new(std::sync::Mutex::new(ended));
+    let begun = Arc::new(AtomicUsize::new(0));
+    for _ in 0..3 * READS_MAX {
+        let (begun, ended) = (Arc::clone(&begun), Arc::clone(&ended));
+        let hangs = directory.look("file", move |_| {
+            begun.fetch_add(1, Ordering::SeqCst);
+            // Until the other end is gone.
+            let _ = ended.lock().map(|ended| ended.recv());
+            Ok(())
+        });
+        let late = hangs.await;
+        assert!(matches!(late, Err(SourceError::Late { .. })), "{late:?}");
+    }
+    assert_eq!(begun.load(Ordering::SeqCst), READS_MAX);
+    drop(end);
+    directory.deadline = DEADLINE;
+    let read = Source::Directory(directory).get("file", 9).await;
+    assert_eq!(read.unwrap(), Some(b"four".to_vec()));
+}

@@ -46,7 +46,7 @@ fn in_the_child(base: &Path) {
     let device = issuer("device-1");
     log.certificate(&device, serial(1, 0), ISSUED).unwrap();
     log.publish().unwrap();
-    let source = Source::Directory(public);
+    let source = Source::directory(public);
     let mut view = View::open(&base.join("state"), log.key().clone()).unwrap();
     wait(view.follow(&source)).unwrap();
     let before = log.head();

@@ -328,7 +328,7 @@ fn entry_0_names_the_log() {
         forged.push_leaf(entry.encode()).unwrap();
         forged.publish().unwrap();
         let mut view = View::open(&base.path().join(format!("state {sentence}")), key).unwrap();
-        let refused = wait(view.follow(&Source::Directory(public))).unwrap_err();
+        let refused = wait(view.follow(&Source::directory(public))).unwrap_err();
         let FollowError::BadEntry {
             index: LeafIndex(0),
             source,
@@ -348,7 +348,7 @@ fn a_log_without_entries_says_nothing() {
     let mut log = MadeLog::empty(&public, ORIGIN, [7; 32], TIME).unwrap();
     log.publish().unwrap();
     let mut view = View::open(&base.path().join("state"), log.key().clone()).unwrap();
-    let followed = wait(view.follow(&Source::Directory(public))).unwrap();
+    let followed = wait(view.follow(&Source::directory(public))).unwrap();
     assert_eq!(followed.entries, 0);
     let answer = view.reader().status(&issuer("device-1"), serial(1, 0));
     assert_eq!(answer, Err(Damaged::Nothing));
