@@ -76,6 +76,12 @@ pub enum TellError {
         /// The process's name.
         found: String,
     },
+    /// It is not far enough in its start.
+    #[error("process {pid} does not catch SIGHUP yet: it is starting, and the signal would end it")]
+    Starting {
+        /// The broker.
+        pid: i32,
+    },
     /// The signal.
     #[error("process {pid} cannot be sent SIGHUP")]
     Signal {
@@ -195,10 +201,22 @@ fn hang_up(path: &Path) -> Result<(), TellError> {
             found: found.to_owned(),
         });
     }
+    let status = std::fs::read_to_string(format!("/proc/{number}/status")).map_err(unnamed)?;
+    if !catches_hang_up(&status) {
+        return Err(TellError::Starting { pid: number });
+    }
     pidfd_send_signal(process, Signal::HUP).map_err(|error| TellError::Signal {
         pid: number,
         source: error.into(),
     })
+}
+
+/// Whether a process has a handler for SIGHUP, by its status (proc(5)): without one the signal ends it.
+fn catches_hang_up(status: &str) -> bool {
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let caught = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    // Bit 0 is signal 1.
+    caught.is_some_and(|mask| mask & 1 == 1)
 }
 
 /// Ends the sessions of a RabbitMQ's revoked clients; of all clients where it cannot tell whose they are.

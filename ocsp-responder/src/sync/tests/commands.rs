@@ -54,6 +54,23 @@ async fn only_mosquitto_gets_a_signal() {
     );
     sleeper.kill().unwrap();
     sleeper.wait().unwrap();
+    // SIGHUP ends one that has no handler yet, as Mosquitto has none in the first moment of its life.
+    std::fs::copy("/bin/sleep", ca.path("mosquitto")).unwrap();
+    let mut starting = std::process::Command::new(ca.path("mosquitto"))
+        .arg("77")
+        .spawn()
+        .unwrap();
+    ca.openssl
+        .write("pid", starting.id().to_string().as_bytes());
+    let mut syncer = ca.open_with(table, &crls, &clock).unwrap();
+    let told = syncer.once().await.text();
+    assert!(told.contains("does not catch SIGHUP yet"), "{told}");
+    assert!(
+        starting.try_wait().unwrap().is_none(),
+        "it was sent a signal"
+    );
+    starting.kill().unwrap();
+    starting.wait().unwrap();
 }
 
 #[tokio::test]
