@@ -6,6 +6,7 @@
 use super::{BASIC, NONCE, Nonce, ResponderId, SingleResponse};
 use crate::signature::{SignatureAlgorithm, tlv};
 use crate::{CertStatus, RevocationReason, UnixMillis};
+use std::borrow::Cow;
 use std::time::Duration;
 
 /// Context-specific 1, constructed: a responder by name, a revocation, the responseExtensions.
@@ -71,9 +72,9 @@ pub fn response_data(
 /// Appends a SingleResponse.
 fn push_single(out: &mut Vec<u8>, single: &SingleResponse<'_>) {
     let status = match single.status {
-        CertStatus::Good => GOOD.to_vec(),
-        CertStatus::Unknown => UNKNOWN.to_vec(),
-        CertStatus::Revoked { at, reason } => revoked(at, reason),
+        CertStatus::Good => Cow::Borrowed(GOOD),
+        CertStatus::Unknown => Cow::Borrowed(UNKNOWN),
+        CertStatus::Revoked { at, reason } => Cow::Owned(revoked(at, reason)),
     };
     let this_update = time(single.this_update);
     let next_update = tlv::wrap(tlv::CONTEXT_0, &[&time(single.next_update)]);
@@ -104,16 +105,23 @@ fn time(at: UnixMillis) -> Vec<u8> {
     // Seconds up to the year 9999 are always a date, so the fallback is never taken.
     let date = der::DateTime::from_unix_duration(Duration::from_secs(seconds))
         .unwrap_or(der::DateTime::INFINITY);
-    let text = format!(
-        "{:04}{:02}{:02}{:02}{:02}{:02}Z",
-        date.year(),
+    let [century, year] =
+        [date.year() / 100, date.year() % 100].map(|two| u8::try_from(two).unwrap_or_default());
+    let mut out = Vec::with_capacity(17);
+    tlv::push_header(&mut out, tlv::GENERALIZED_TIME, 15);
+    for two in [
+        century,
+        year,
         date.month(),
         date.day(),
         date.hour(),
         date.minutes(),
-        date.seconds()
-    );
-    tlv::wrap(tlv::GENERALIZED_TIME, &[text.as_bytes()])
+        date.seconds(),
+    ] {
+        out.extend([b'0' + two / 10 % 10, b'0' + two % 10]);
+    }
+    out.push(b'Z');
+    out
 }
 
 /// Joins the parts of a successful OCSPResponse: lengths first, from the inside out.

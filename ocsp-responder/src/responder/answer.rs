@@ -29,8 +29,10 @@ const FRESH_MIN: Duration = Duration::from_secs(5);
 /// What goes out.
 #[derive(Debug)]
 pub enum Reply {
-    /// A signed answer that everybody who asks this may have.
+    /// A signed answer that everybody who asks this may have, and somebody had.
     Shared(Arc<SignedAnswer>),
+    /// The same, signed for whoever asks now.
+    New(Arc<SignedAnswer>),
     /// A signed answer for this once: with a nonce, for several certificates, or `unknown`.
     Once(Bytes),
     /// An unsigned one.
@@ -89,6 +91,7 @@ impl Answerer {
             return Reply::Error(ErrorStatus::MalformedRequest);
         };
         let reply = self.post(state, &der);
+        // From the second time on: who asks for all certificates once puts no path out that many ask for.
         if let Reply::Shared(answer) = &reply {
             self.cache.keep_path(path, answer);
         }
@@ -159,7 +162,7 @@ impl Answerer {
         if request.nonce.is_some() || single.status == CertStatus::Unknown {
             return Ok(Reply::Once(der.into()));
         }
-        Ok(Reply::Shared(self.keep(&ground, request, der)))
+        Ok(Reply::New(self.keep(&ground, request, der)))
     }
 
     /// What an answer of this issuer can be made from now.

@@ -176,7 +176,7 @@ fn too_long(state: &State) -> Response<Body> {
 /// An OCSP answer; `asked` are the headers of a GET request, which may be conditional.
 fn reply(reply: Reply, asked: Option<&HeaderMap>, now: Moment) -> Response<Body> {
     match reply {
-        Reply::Shared(answer) => shared(&answer, asked, now),
+        Reply::Shared(answer) | Reply::New(answer) => shared(&answer, asked, now),
         Reply::Once(body) => once(body),
         Reply::Error(status) => once(Bytes::from_static(status.der())),
     }
@@ -194,7 +194,12 @@ fn once(body: Bytes) -> Response<Body> {
 /// An answer that caches on the way may keep until its nextUpdate (RFC 5019, 6.2).
 fn shared(answer: &SignedAnswer, asked: Option<&HeaderMap>, now: Moment) -> Response<Body> {
     let seconds = answer.next_update.0.saturating_sub(now.date.0) / 1000;
-    let cache_control = format!("max-age={seconds}, public, no-transform, must-revalidate");
+    let cache_control = [
+        "max-age=",
+        &seconds.to_string(),
+        ", public, no-transform, must-revalidate",
+    ]
+    .concat();
     let known = asked.is_some_and(|asked| is_known(asked, &answer.etag));
     let body = if known {
         Body::empty()

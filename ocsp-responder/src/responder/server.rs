@@ -5,6 +5,8 @@
 //! Never looks into a request. Failure story: what goes wrong on a connection ends that connection; when none can be
 //! accepted, accepting is tried again.
 
+mod deadline;
+
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
@@ -14,7 +16,7 @@ use std::time::Duration;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::{Request, Response};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use rustix::net::sockopt;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -26,12 +28,10 @@ use super::config::Listen;
 use super::http::Service;
 use super::http::body::Body;
 use super::shares::{Origin, Shares};
+use deadline::Deadlines;
 
 /// The buffer for a request's head in octets: a GET with all 64 CertIDs in its path does not fit, 20 of them do.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
-
-/// Header fields of a request.
-const HEADER_FIELDS_MAX: usize = 64;
 
 /// The time from the end of an answer to the end of the next head: for idle clients and for slow ones.
 const HEAD_DEADLINE: Duration = Duration::from_secs(15);
@@ -149,11 +149,11 @@ where
         // Already gone, most likely: the first read will tell.
         tracing::debug!(%error, "a connection's options could not be set");
     }
+    // hyper's own limit of header fields is 100; one set here would cost each request a list on the heap.
     let mut connection = http1::Builder::new()
-        .timer(TokioTimer::new())
+        .timer(Deadlines::new(HEAD_DEADLINE))
         .header_read_timeout(HEAD_DEADLINE)
         .max_buf_size(HEAD_BYTES_MAX)
-        .max_headers(HEADER_FIELDS_MAX)
         .serve_connection(TokioIo::new(stream), service);
     let ended = tokio::select! {
         ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => ended,

@@ -4,6 +4,7 @@
 //! is at most about twice as long as its map. What it holds has one life, so the oldest is the first that is of no use.
 
 use std::borrow::Borrow;
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
 
@@ -64,20 +65,18 @@ impl<K: Eq + Hash + Clone, V> Bounded<K, V> {
 
     /// Puts a value in as the newest; the oldest ones go as far as it needs room.
     pub fn put(&mut self, key: K, value: V, weight: usize) {
-        self.take(&key);
         if weight > self.bound {
+            self.take(&key);
             return;
         }
         while self.weight + weight > self.bound
             && let Some((number, oldest)) = self.queue.pop_front()
         {
             // One that was put in anew has a later place in the queue.
-            if self
-                .map
-                .get(&oldest)
-                .is_some_and(|held| held.number == number)
+            if let Entry::Occupied(held) = self.map.entry(oldest)
+                && held.get().number == number
             {
-                self.take(&oldest);
+                self.weight = self.weight.saturating_sub(held.remove().weight);
             }
         }
         let number = self.next;
@@ -89,7 +88,9 @@ impl<K: Eq + Hash + Clone, V> Bounded<K, V> {
             weight,
             number,
         };
-        self.map.insert(key, held);
+        if let Some(before) = self.map.insert(key, held) {
+            self.weight = self.weight.saturating_sub(before.weight);
+        }
         if self.queue.len() > 2 * self.map.len() + 64 {
             let map = &self.map;
             self.queue
