@@ -283,6 +283,8 @@ impl View {
         let note =
             text.map_err(|_| FollowError::Head(BadNote::Malformed("it is not UTF-8 text")))?;
         let head = Checkpoint::verify(&note, &self.key).map_err(FollowError::Head)?;
+        // What others added is not kept: it would be cosigned, served and written down with the rest.
+        let note = self.key.alone(&note).map_err(FollowError::Head)?;
         Ok((head, note))
     }
 

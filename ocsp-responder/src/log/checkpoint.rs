@@ -132,6 +132,23 @@ impl VerifierKey {
     }
 }
 
+impl VerifierKey {
+    /// The note with this key's line as its only one: whoever passes a note on can add lines, false ones by any name.
+    ///
+    /// # Errors
+    /// [`BadNote`]: this key did not sign it.
+    pub fn alone(&self, note: &str) -> Result<String, BadNote> {
+        let text = self.open(note)?;
+        let (_, lines) = split_note(note)?;
+        // The first by this key: the one that was verified.
+        let own = lines.split_terminator('\n').find(|line| {
+            parse_signature(line)
+                .is_ok_and(|(name, octets)| name == self.name && octets.starts_with(&self.id()))
+        });
+        Ok(format!("{text}\n{}\n", own.unwrap_or_default()))
+    }
+}
+
 impl std::fmt::Display for VerifierKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         show_key(f, &self.name, ED25519_TYPE, &self.key)

@@ -133,7 +133,7 @@ impl Reader {
             .map(|(head, _)| head.clone())
     }
 
-    /// The signed note of [`Self::head`], as it was published.
+    /// The signed note of [`Self::head`], with the log key's line alone.
     #[must_use]
     pub fn note(&self) -> Option<String> {
         let snapshot = self.shared.current();

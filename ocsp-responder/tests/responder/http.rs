@@ -179,3 +179,41 @@ fn the_verified_head_is_served_cosigned() {
         404
     );
 }
+
+#[test]
+fn a_checkpoint_is_served_with_the_lines_of_the_log_and_of_this_witness_alone() {
+    let site = Site::new("log.example/http", &[]);
+    let config = site.config("", "", "");
+    // Of a responder that follows no log yet, its witness's name and key ID.
+    std::fs::rename(site.public(), site.path().join("away")).unwrap();
+    let running = Running::start(&config);
+    let status = get(running.ops, "/status").body;
+    let status: serde_json::Value = serde_json::from_slice(&status).unwrap();
+    let witness = status["witness"].as_str().unwrap();
+    let [name, id, _] = witness.splitn(3, '+').collect::<Vec<_>>()[..] else {
+        panic!("{witness}");
+    };
+    let id = u32::from_str_radix(id, 16).unwrap().to_be_bytes();
+    let false_line = |name: &str, id: &[u8], length| {
+        let octets = [id, &vec![1; length]].concat();
+        format!("\u{2014} {name} {}\n", Base64::encode_string(&octets))
+    };
+    // A false cosignature by that key before the log's own line, and two hundred kilobytes after it.
+    let own = false_line(name, &id, 72);
+    let other = false_line("other.example", &[0; 4], 150_000);
+    let note = site.note();
+    let (text, line) = note.split_once("\n\n").unwrap();
+    let checkpoint = site.path().join("away/log/checkpoint");
+    std::fs::write(&checkpoint, format!("{text}\n\n{own}{line}{other}")).unwrap();
+    std::fs::rename(site.path().join("away"), site.public()).unwrap();
+    let path = "/checkpoint/log.example%2Fhttp";
+    until("the head", || get(running.address, path).status == 200);
+    let served = String::from_utf8(get(running.address, path).body).unwrap();
+    let added = served.strip_prefix(&note).unwrap();
+    assert!(!served.contains(&own), "{served}");
+    let lines: Vec<_> = added.lines().collect();
+    assert!(
+        matches!(lines[..], [line] if line.starts_with(&format!("\u{2014} {name} "))),
+        "{served}"
+    );
+}
