@@ -14,6 +14,7 @@ use sqlx::{Connection as _, QueryBuilder, Row as _, Sqlite};
 use super::append::{Append, Effect};
 use super::plan::{Facts, Live, Plan};
 use super::revocations;
+use crate::ra::Change;
 
 /// Rows in one statement: beyond it the statement's own cost no longer counts, and its text is kept.
 const ROWS_MAX: usize = 64;

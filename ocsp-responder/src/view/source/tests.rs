@@ -296,7 +296,7 @@ async fn what_the_asker_has_is_not_sent_again() {
     std::fs::write(&file, b"one").unwrap();
     let appliance = Appliance::start(&keys, base.path().to_owned()).await;
     let https = Source::Https(Box::new(appliance.https(&keys.files("ca", "client"))));
-    let directory = Source::Directory(base.path().to_owned());
+    let directory = Source::directory(base.path());
     for source in [https, directory] {
         std::fs::write(&file, b"one").unwrap();
         let Fetched::New(octets, version) = source.get_unless("f", 100, None).await.unwrap() else {
