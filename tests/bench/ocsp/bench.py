@@ -225,15 +225,17 @@ def main():
         for log in directory.glob("*/*.log"):
             print(f"{log.name}:", *log.read_text().splitlines()[-20:], sep="\n", file=sys.stderr)
         sys.exit(f"benchmark: {failed}")
+    else:
+        args.output.parent.mkdir(parents=True, exist_ok=True)
+        args.output.write_text(json.dumps(result, indent=1))
+        table(result)
+        print(f"\nall figures: {args.output}", flush=True)
     finally:
         if args.keep:
             print(f"kept: {directory}")
         else:
+            # A large log has very many files: minutes on a slow disk.
             shutil.rmtree(directory, ignore_errors=True)
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    args.output.write_text(json.dumps(result, indent=1))
-    table(result)
-    print(f"\nall figures: {args.output}")
     faults = list(broken(result)) if args.expect else []
     if faults:
         sys.exit(f"benchmark: {'; '.join(faults)}")
