@@ -91,28 +91,26 @@ fn elements(mut der: &[u8]) -> Option<Vec<(&[u8], usize)>> {
     Some(found)
 }
 
-/// A TBSCertList's fields, and the place of revokedCertificates, should it be there.
-fn fields_of(tbs: &[u8]) -> Option<(Vec<(&[u8], usize)>, Option<usize>)> {
+/// A TBSCertList's fields: seven of them where it has a list, which is the sixth then.
+fn fields_of(tbs: &[u8]) -> Option<Vec<(&[u8], usize)>> {
     let (whole, header) = *elements(tbs)?.first()?;
-    let fields = elements(&whole[header..])?;
-    let list = (fields.len() == 7).then_some(5);
-    (fields.len() >= 6).then_some((fields, list))
+    elements(&whole[header..]).filter(|fields| fields.len() >= 6)
 }
 
 /// A TBSCertList without its list.
 pub fn without_list(tbs: &[u8]) -> Option<Vec<u8>> {
-    let (mut fields, list) = fields_of(tbs)?;
-    list.map(|list| fields.remove(list));
+    let mut fields = fields_of(tbs)?;
+    if fields.len() == 7 {
+        fields.remove(5);
+    }
     let fields: Vec<&[u8]> = fields.into_iter().map(|(whole, _)| whole).collect();
     Some(tlv(0x30, &fields))
 }
 
 /// How many certificates a TBSCertList lists.
 pub fn listed_in(tbs: &[u8]) -> u64 {
-    let entries = fields_of(tbs).and_then(|(fields, list)| {
-        let (whole, header) = *fields.get(list?)?;
-        elements(&whole[header..])
-    });
+    let fields = fields_of(tbs).filter(|fields| fields.len() == 7);
+    let entries = fields.and_then(|fields| elements(&fields[5].0[fields[5].1..]));
     entries.map_or(0, |entries| entries.len() as u64)
 }
 
