@@ -18,8 +18,8 @@ mod faults;
 mod files;
 mod hostile;
 mod http;
-mod replay;
 mod issuers;
+mod replay;
 mod site;
 
 #[path = "../../examples/made-log/log.rs"]
