@@ -91,7 +91,8 @@ class Issuer:
 
 def wrk(url, seconds, kind="same", lines="-", first=0, connections=64, pause_ms=0):
     """Asks for so many seconds, for the requests of a file from the first one on; what client.lua reports."""
-    threads = min(2, connections)
+    # wrk's first thread asks while the second one still reads its file, and the clock does not run yet.
+    threads = min(2, connections) if kind == "same" else 1
     command = ["wrk", "-t", threads, "-c", connections, "-d", f"{seconds}s", "-s", HERE / "client.lua", url, "--",
                kind, threads, pause_ms, lines, first]
     report = json.loads(run(command).splitlines()[-1])
