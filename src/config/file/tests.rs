@@ -147,7 +147,7 @@ const FAULTS: &[(&str, &str, &str, &str)] = &[
         "ocsp_cached = \"10min\"",
         "ocsp_cached = \"8days\"",
         "revocation.ocsp_cached: ",
-        "must be 100ms to 1day",
+        "must be 100ms to 7days",
     ),
     (
         "crl_within = \"5s\"",
