@@ -93,6 +93,8 @@ pub struct Mirror {
     twins: BTreeSet<IssuerName>,
     /// Whether what is answered for changed in this round.
     changed: bool,
+    /// Whose CRLs are looked at first, counted on where those of one issuer ended a round.
+    turn: usize,
 }
 
 impl Mirror {
@@ -121,6 +123,7 @@ impl Mirror {
             anchors: BTreeMap::new(),
             twins: BTreeSet::new(),
             changed: true,
+            turn: 0,
         };
         for binding in mirror.log.reader.issuers() {
             mirror.restore(&binding, state).await;
@@ -181,19 +184,32 @@ impl Mirror {
         }
     }
 
-    /// Looks at every file once, as long as the source answers.
+    /// Looks at every file once, as long as the source answers: first at what answers are signed with, since a CRL
+    /// may take long, then at the CRLs. Where one takes too long, the next round begins with another issuer's.
     async fn round(&mut self, state: &State) {
         let source = self.source.get();
-        for binding in self.log.reader.issuers() {
-            if !self.look_at_issuer(&source, &binding, state).await {
+        let issuers = self.log.reader.issuers();
+        let mut answered = true;
+        for binding in &issuers {
+            answered = answered && self.look_at_certificates(&source, binding, state).await;
+        }
+        self.tell_issuers(state);
+        let first = self.turn.checked_rem(issuers.len()).unwrap_or_default();
+        let (later, sooner) = issuers.split_at(first);
+        for binding in sooner.iter().chain(later) {
+            if !answered {
                 break;
+            }
+            answered = self.look_at_crls(&source, binding, state).await;
+            if !answered {
+                self.turn = self.turn.wrapping_add(1);
             }
         }
         self.tell_issuers(state);
     }
 
-    /// Looks at the files of one issuer; whether the source answered.
-    async fn look_at_issuer(
+    /// Looks at the CA certificate of one issuer and at the one for this responder; whether the source answered.
+    async fn look_at_certificates(
         &mut self,
         source: &Source,
         binding: &IssuerBinding,
@@ -214,7 +230,7 @@ impl Mirror {
         }
         let path = format!("responders/{}/{name}.cer", self.responder);
         let taken = self.look_at_certificate(source, name, &path, state).await;
-        self.tell(&path, taken, state) && self.look_at_crls(source, binding, state).await
+        self.tell(&path, taken, state)
     }
 
     /// Tells what became of a file; whether the source answered.

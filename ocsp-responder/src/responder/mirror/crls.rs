@@ -79,6 +79,9 @@ impl Mirror {
         state: &State,
     ) -> bool {
         let name = &binding.name;
+        if !self.kept.contains_key(name) {
+            return true;
+        }
         let partitions: BTreeSet<u32> = binding.crls.keys().copied().chain([0]).collect();
         for partition in partitions {
             let path = crl_path(name, partition);
