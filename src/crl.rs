@@ -91,6 +91,16 @@ pub struct Published {
     pub listed: Option<usize>,
 }
 
+/// A CRL that was issued: signed and durable in the log, but not where readers look for it yet.
+#[derive(Debug)]
+pub struct Made {
+    /// Which one.
+    partition: u32,
+    /// What it will be when it is published.
+    head: Published,
+    der: Vec<u8>,
+}
+
 /// The CRLs of an issuer: the full one first, then its partitions.
 #[must_use]
 pub fn kinds(role: IssuerRole, facts: &IssuerFacts) -> Vec<Kind> {
@@ -124,7 +134,7 @@ pub fn path(published: &Path, issuer: &IssuerName, partition: u32) -> PathBuf {
     }
 }
 
-/// Makes, signs, logs and publishes a CRL.
+/// Makes, signs and logs a CRL; [`Made::publish`] is what follows.
 ///
 /// # Errors
 /// [`CrlError`]; the published CRL stays.
@@ -133,8 +143,7 @@ pub async fn issue(
     signer: &Signer,
     facts: &IssuerFacts,
     terms: &Terms,
-    published: &Path,
-) -> Result<Published, CrlError> {
+) -> Result<Made, CrlError> {
     let issuer = signer.name();
     let partition = terms.kind.partition;
     let contents = CrlContents {
@@ -150,7 +159,7 @@ pub async fn issue(
     let number = log.next_crl_number(issuer).await.map_err(CrlError::Log)?;
     // As the CRL says it, to the second: what leaves the next one must have ended before this one was made.
     let now = UnixMillis::from_seconds(terms.now.seconds());
-    let made = Published {
+    let head = Published {
         number: number.max(terms.after.saturating_add(1)),
         this_update: now,
         next_update: now.saturating_add(terms.validity),
@@ -169,9 +178,9 @@ pub async fn issue(
             issuer: &of.subject,
             authority_key_id: &of.key_id,
             algorithm: signer_algorithm,
-            number: made.number,
-            this_update: made.this_update,
-            next_update: made.next_update,
+            number: head.number,
+            this_update: head.this_update,
+            next_update: head.next_update,
             scope: within.kind.scope,
             expired_since: within.expired_since,
             anchor: LogAnchor {
@@ -195,20 +204,44 @@ pub async fn issue(
         .make(log, &grant, object)
         .await
         .map_err(CrlError::Make)?;
-    // A reader that finds the CRL must find its entries below the published head.
-    log.publish().await.map_err(CrlError::Log)?;
-    write(path(published, issuer, partition), issued.into_der()).await?;
-    Ok(made)
+    Ok(Made {
+        partition,
+        head,
+        der: issued.into_der(),
+    })
 }
 
-/// Writes the CRL where readers look for it.
-async fn write(path: PathBuf, der: Vec<u8>) -> Result<(), CrlError> {
-    let file = path.clone();
-    tokio::task::spawn_blocking(move || durable::write(&file, &der))
-        .await
-        .map_err(std::io::Error::other)
-        .and_then(|written| written)
-        .map_err(|source| CrlError::Write { path, source })
+impl Made {
+    /// Writes the CRL where readers look for it.
+    ///
+    /// # Errors
+    /// [`CrlError`], and the CRL itself: it is issued, so a retry needs no other.
+    pub async fn publish(
+        self,
+        log: &SigningLog,
+        issuer: &IssuerName,
+        published: &Path,
+    ) -> Result<Published, (CrlError, Self)> {
+        // A reader that finds the CRL must find its entries below the published head.
+        if let Err(error) = log.publish().await {
+            return Err((CrlError::Log(error), self));
+        }
+        let path = path(published, issuer, self.partition);
+        let (file, head) = (path.clone(), self.head);
+        let task = tokio::task::spawn_blocking(move || {
+            let written = durable::write(&file, &self.der);
+            written.map_err(|source| (source, self))
+        });
+        match task.await {
+            Ok(Ok(())) => Ok(head),
+            Ok(Err((source, made))) => Err((CrlError::Write { path, source }, made)),
+            Err(stopped) => match stopped.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // Without a panic, a task ends without a result only when the runtime shuts down.
+                Err(_) => std::future::pending().await,
+            },
+        }
+    }
 }
 
 /// The CRL that stands published, if it is one of this kind that this issuer signed for this log.

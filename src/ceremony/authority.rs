@@ -227,7 +227,9 @@ pub(super) async fn first_crls(
             gone: None,
             after: 0,
         };
-        crl::issue(log, signer, facts, &terms, &config.published).await?;
+        let made = crl::issue(log, signer, facts, &terms).await?;
+        let published = made.publish(log, signer.name(), &config.published);
+        published.await.map_err(|(error, _)| error)?;
     }
     Ok(())
 }

@@ -15,7 +15,7 @@ use certstatus::log::checkpoint::VerifierKey;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::{Board, CrlError, Kind, Published, Terms, issue, kinds, read};
+use super::{Board, CrlError, Kind, Made, Published, Terms, issue, kinds, read};
 use crate::config::CrlTerms;
 use crate::issuer::{AbortOnPanic, Issuer, MakeFailed, Signer};
 use crate::limits;
@@ -70,7 +70,9 @@ pub struct Keeper {
 struct Target {
     kind: Kind,
     head: Option<Published>,
-    /// Whether the log is known to have issued it.
+    /// A newer one, which could not be written where readers look: written first, so that no retry costs a signature.
+    unwritten: Option<Made>,
+    /// Whether the log is known to have issued what is published.
     logged: bool,
 }
 
@@ -166,7 +168,8 @@ impl RoundFailed {
         match self {
             Self::NoToken | Self::Crl(CrlError::Log(_)) => false,
             Self::Crl(CrlError::Make(failed)) => !matches!(failed, MakeFailed::Intent(_)),
-            Self::Crl(CrlError::Write { .. }) => true,
+            // It is kept and written again.
+            Self::Crl(CrlError::Write { .. }) => false,
         }
     }
 }
@@ -184,6 +187,7 @@ impl Keeper {
         let target = |kind| Target {
             kind,
             head: None,
+            unwritten: None,
             logged: false,
         };
         Self {
@@ -266,7 +270,7 @@ impl Keeper {
             .await
             .map_err(CrlError::Log)?;
         let newest = changed.values().max().copied();
-        let mut made = false;
+        let (mut made, mut failed) = (false, None);
         for place in 0..self.targets.len() {
             let Some(target) = self.targets.get(place) else {
                 continue;
@@ -279,20 +283,17 @@ impl Keeper {
             if !self.is_due(target, last) {
                 continue;
             }
-            let head = self.renew(target).await?;
-            made = true;
-            let name = &self.facts.name;
-            self.board.publish(name, partition, Some(&head));
-            tracing::info!(
-                issuer = %name, partition, number = head.number, listed = head.listed,
-                until = %head.next_update, "CRL published"
-            );
-            if let Some(target) = self.targets.get_mut(place) {
-                target.head = Some(head);
-                target.logged = true;
+            match self.renew(place).await {
+                Ok(()) => made = true,
+                Err(RoundFailed::NoToken) => return Err(RoundFailed::NoToken),
+                // One that fails keeps no other from being made: partitions are there for what a full one is too long for.
+                Err(error) => failed = failed.or(Some(error)),
             }
         }
-        Ok(made)
+        match failed {
+            Some(error) => Err(error),
+            None => Ok(made),
+        }
     }
 
     /// Whether a CRL is to be made, given the last entry that changed what it lists.
@@ -306,9 +307,42 @@ impl Keeper {
             || changed.is_some_and(|entry| entry >= head.covered)
     }
 
+    /// Makes and publishes a CRL; publishes the one that was made before and could not be written, where there is one.
+    async fn renew(&mut self, place: usize) -> Result<(), RoundFailed> {
+        let Some(target) = self.targets.get_mut(place) else {
+            return Ok(());
+        };
+        let made = match target.unwritten.take() {
+            Some(made) => made,
+            None => self.make(place).await?,
+        };
+        let name = self.facts.name.clone();
+        let published = made.publish(&self.log, &name, &self.published).await;
+        let Some(target) = self.targets.get_mut(place) else {
+            return Ok(());
+        };
+        let head = match published {
+            Ok(head) => head,
+            Err((error, made)) => {
+                target.unwritten = Some(made);
+                return Err(error.into());
+            }
+        };
+        target.head = Some(head);
+        target.logged = true;
+        let partition = target.kind.partition;
+        self.board.publish(&name, partition, Some(&head));
+        tracing::info!(
+            issuer = %name, partition, number = head.number, listed = head.listed,
+            until = %head.next_update, "CRL published"
+        );
+        Ok(())
+    }
+
     /// Makes a CRL.
-    async fn renew(&self, target: &Target) -> Result<Published, RoundFailed> {
+    async fn make(&self, place: usize) -> Result<Made, RoundFailed> {
         let signer = self.signer().ok_or(RoundFailed::NoToken)?;
+        let target = self.targets.get(place).ok_or(RoundFailed::NoToken)?;
         let (now, head) = (self.clock.now(), target.head.as_ref());
         let gone = match self.logged(target).await? {
             true => self.schedule.gone(head, now),
@@ -322,7 +356,7 @@ impl Keeper {
             gone,
             after: head.map_or(0, |head| head.number),
         };
-        Ok(issue(&self.log, &signer, &self.facts, &terms, &self.published).await?)
+        Ok(issue(&self.log, &signer, &self.facts, &terms).await?)
     }
 
     /// Whether the log issued the published CRL: only then may what stood on it leave. A log that was restored from

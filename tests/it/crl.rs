@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::harness::appliance::{LineIdentity, pem};
+use crate::harness::appliance::{LineIdentity, PATIENCE, pem};
 use crate::harness::device::{Device, der, serial_of};
 use crate::harness::faults::Faults;
 use crate::harness::program::{openssl, run};
@@ -405,6 +405,17 @@ async fn partitions_list_their_certificates_and_openssl_obeys_them() {
         let published = std::fs::read(path.join(format!("public/crl/{own}.crl"))).unwrap();
         leave_for_lint(&format!("device-1-partition-{}.crl", place + 1), &published);
     }
+    // A full CRL that cannot be written keeps no partition from being made.
+    let file = path.join("public/crl/device-1.crl");
+    let aside = file.with_extension("aside");
+    std::fs::rename(&file, &aside).unwrap();
+    std::fs::create_dir(&file).unwrap();
+    let (_, serial) = &of[0][0];
+    revoke(&appliance, serial);
+    listed(&appliance, "device-1/1", serial, VISIBLE).await;
+    std::fs::remove_dir(&file).unwrap();
+    std::fs::rename(&aside, &file).unwrap();
+    listed(&appliance, "device-1", serial, PATIENCE).await;
     invariants::assert(appliance).await;
 }
 
@@ -423,13 +434,7 @@ async fn under(
     order(appliance);
     revoke(appliance, &serial);
     end(appliance, &before);
-    let after = listed(
-        appliance,
-        "device-1",
-        &serial,
-        crate::harness::appliance::PATIENCE,
-    )
-    .await;
+    let after = listed(appliance, "device-1", &serial, PATIENCE).await;
     assert!(after.number > before.number, "{what}");
 }
 
@@ -473,6 +478,7 @@ async fn no_fault_takes_the_published_crl_away_or_repeats_a_number() {
     let file = appliance.site.path().join("public/crl/device-1.crl");
     let aside = file.with_extension("aside");
     let (taken, given) = ((file.clone(), aside.clone()), (file, aside));
+    let signed = faults.signatures();
     under(
         "no place",
         appliance,
@@ -496,6 +502,8 @@ async fn no_fault_takes_the_published_crl_away_or_repeats_a_number() {
         },
     )
     .await;
+    // The device's certificate, and one CRL: what is issued waits for its place, and is not made again.
+    assert_eq!(faults.signatures(), signed + 2);
     // Killed while the token signs the CRL; the token's host is asked no more once it is gone.
     faults.order_of_token("delay_ms 700");
     let asked = |faults: &Faults| faults.asked();
