@@ -185,7 +185,10 @@ async fn certificates_are_renewed_in_time_and_never_after_the_approval_ended() {
         .join("public/responders/ocsp-2/device-1.cer");
     appliance.wait("another is certified", |_| other.exists());
     assert_eq!((certified(&appliance), file.exists()), (made + 1, false));
-    // Approved again, it is certified again.
+    // A key has one name at a time. Approved again, it is certified again.
+    let again = ["responder", "approve", "ocsp-1", "--key", key];
+    assert!(refusal(&appliance, &again).contains("is approved as ocsp-2 already"));
+    appliance.command(&["responder", "revoke", "ocsp-2"]);
     appliance.command(&["responder", "approve", "ocsp-1", "--key", key]);
     appliance.wait("certified again", |_| file.exists());
     invariants::assert(appliance).await;

@@ -1,6 +1,6 @@
 //! Witnesses at a start with the real programs: what a `hallmark-ocsp` cosigned is held against the store.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
@@ -322,7 +322,18 @@ fn says(text: &'static [u8]) -> u16 {
                 silent.push(stream);
                 continue;
             }
-            std::thread::spawn(move || while stream.write_all(text).is_ok() {});
+            std::thread::spawn(move || {
+                // Whoever answers before it was asked is cut off before its answer is looked at.
+                let mut asked = Vec::new();
+                while !asked.ends_with(b"\r\n\r\n") {
+                    let mut octet = [0];
+                    if stream.read_exact(&mut octet).is_err() {
+                        return;
+                    }
+                    asked.extend(octet);
+                }
+                while stream.write_all(text).is_ok() {}
+            });
         }
     });
     port

@@ -29,6 +29,7 @@ impl Site {
         let state_dir = directory.path().join("state");
         let mut view = View::open(&state_dir, key.clone()).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
             .build()
             .unwrap();
         runtime
