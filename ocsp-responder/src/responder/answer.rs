@@ -90,7 +90,7 @@ impl Answerer {
             state.metrics.count(Outcome::Malformed);
             return Reply::Error(ErrorStatus::MalformedRequest);
         };
-        let reply = self.post(state, &der);
+        let reply = self.ask(state, &der);
         // From the second time on: who asks for all certificates once puts no path out that many ask for.
         if let Reply::Shared(answer) = &reply {
             self.cache.keep_path(path, answer);
@@ -98,8 +98,8 @@ impl Answerer {
         reply
     }
 
-    /// Answers an OCSPRequest.
-    pub fn post(&self, state: &State, der: &[u8]) -> Reply {
+    /// Answers an OCSPRequest, however it came.
+    pub fn ask(&self, state: &State, der: &[u8]) -> Reply {
         let Ok(request) = ocsp::parse_request(der) else {
             state.metrics.count(Outcome::Malformed);
             return Reply::Error(ErrorStatus::MalformedRequest);

@@ -16,9 +16,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Bytes, Incoming};
-use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::time::timeout;
 
@@ -145,12 +145,13 @@ async fn post(state: &State, body: Incoming) -> Response<Body> {
     if body.size_hint().lower() > REQUEST_BYTES_MAX as u64 {
         return too_long(state);
     }
-    let body = Limited::new(body, REQUEST_BYTES_MAX).collect();
-    let der = match timeout(BODY_DEADLINE, body).await {
-        Ok(Ok(body)) => body.to_bytes(),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => return too_long(state),
+    let der = match timeout(BODY_DEADLINE, gather(body)).await {
+        Ok(Gathered::Whole(der)) => der,
+        Ok(Gathered::TooLong) => return too_long(state),
         // Whoever still listens gets a word; the connection is at its end.
-        Ok(Err(_)) => return sentence(StatusCode::BAD_REQUEST, "the request broke off\n"),
+        Ok(Gathered::Broken) => {
+            return sentence(StatusCode::BAD_REQUEST, "the request broke off\n");
+        }
         Err(_) => {
             let mut response = sentence(
                 StatusCode::REQUEST_TIMEOUT,
@@ -162,9 +163,38 @@ async fn post(state: &State, body: Incoming) -> Response<Body> {
         }
     };
     let answered = catch_unwind(AssertUnwindSafe(|| {
-        reply(state.answerer.post(state, &der), None, state.clock.now())
+        reply(state.answerer.ask(state, &der), None, state.clock.now())
     }));
     answered.unwrap_or_else(|_| panicked(state))
+}
+
+/// What came of a body.
+#[derive(Debug, PartialEq, Eq)]
+enum Gathered {
+    /// All of it.
+    Whole(Vec<u8>),
+    /// More than any OCSP request has.
+    TooLong,
+    /// Its beginning.
+    Broken,
+}
+
+/// Reads a body into one buffer. A frame is let go before the next one comes: each pins the buffer that it was received
+/// in, some 4 KiB, however little of it is its own.
+async fn gather<B: hyper::body::Body<Data = Bytes> + Unpin>(mut body: B) -> Gathered {
+    let mut octets = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(frame) = frame else {
+            return Gathered::Broken;
+        };
+        // What is no data is a trailer, which says nothing here.
+        let data = frame.into_data().unwrap_or_default();
+        if octets.len() + data.len() > REQUEST_BYTES_MAX {
+            return Gathered::TooLong;
+        }
+        octets.extend_from_slice(&data);
+    }
+    Gathered::Whole(octets)
 }
 
 /// The answer to a body that no OCSP request has.
@@ -326,10 +356,9 @@ fn published(file: &Published, asked: &HeaderMap) -> Response<Body> {
 
 /// Says which part of a file follows.
 fn content_range(headers: &mut HeaderMap, text: &str) {
-    const CONTENT_RANGE: HeaderName = header::CONTENT_RANGE;
     // Numbers and punctuation are always a header's value.
     if let Ok(value) = HeaderValue::from_str(text) {
-        headers.insert(CONTENT_RANGE, value);
+        headers.insert(header::CONTENT_RANGE, value);
     }
 }
 
@@ -353,6 +382,63 @@ mod tests {
             assert_eq!(is_known(&asked, &etag), known, "{value}");
         }
         assert!(!is_known(&HeaderMap::new(), &etag));
+    }
+
+    /// Frames of a few octets, each in a buffer of its own as a socket fills them; at most one may be held at a time.
+    struct Frames {
+        left: usize,
+        length: usize,
+        broken: bool,
+        held: Arc<()>,
+    }
+
+    /// A buffer that is counted while it lives.
+    struct Counted(Vec<u8>, #[expect(dead_code, reason = "counted")] Arc<()>);
+
+    impl AsRef<[u8]> for Counted {
+        fn as_ref(&self) -> &[u8] {
+            &self.0
+        }
+    }
+
+    impl hyper::body::Body for Frames {
+        type Data = Bytes;
+        type Error = std::io::Error;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<std::io::Result<hyper::body::Frame<Bytes>>>> {
+            assert_eq!(Arc::strong_count(&self.held), 1, "the frame before is held");
+            if self.left == 0 {
+                let error = || Err(std::io::ErrorKind::ConnectionReset.into());
+                return Poll::Ready(self.broken.then(error));
+            }
+            self.left -= 1;
+            let buffer = Counted(vec![7; self.length], Arc::clone(&self.held));
+            let data = Bytes::from_owner(buffer);
+            Poll::Ready(Some(Ok(hyper::body::Frame::data(data))))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_is_one_buffer_however_it_comes() {
+        let frames = |left, length, broken| Frames {
+            left,
+            length,
+            broken,
+            held: Arc::default(),
+        };
+        let most = REQUEST_BYTES_MAX;
+        for (left, length) in [(most, 1), (1, most), (0, 1), (most / 2, 2)] {
+            let whole = Gathered::Whole(vec![7; left * length]);
+            assert_eq!(gather(frames(left, length, false)).await, whole);
+        }
+        for (left, length) in [(most + 1, 1), (1, most + 1), (3, most / 2)] {
+            let gathered = gather(frames(left, length, false)).await;
+            assert_eq!(gathered, Gathered::TooLong);
+        }
+        assert_eq!(gather(frames(3, 1, true)).await, Gathered::Broken);
     }
 
     #[test]
