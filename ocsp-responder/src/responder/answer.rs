@@ -236,7 +236,8 @@ impl Answerer {
         ];
         let log = Arc::clone(&ground.issuer.log);
         let fresh_until = ground.now.steady.saturating_add(left);
-        let answer = SignedAnswer::new(der, dates, ground.next_update, log, fresh_until);
+        let life = [ground.this_update, ground.next_update];
+        let answer = SignedAnswer::new(der, dates, life, log, fresh_until);
         let answer = Arc::new(answer);
         if let [id] = request.cert_ids.as_slice()
             && let Some(serial) = id.serial_number()

@@ -43,6 +43,8 @@ pub struct SignedAnswer {
     pub last_modified: HeaderValue,
     /// nextUpdate as an HTTP date.
     pub expires: HeaderValue,
+    /// thisUpdate.
+    pub this_update: UnixMillis,
     /// nextUpdate.
     pub next_update: UnixMillis,
     /// The log that it is from.
@@ -58,7 +60,7 @@ impl SignedAnswer {
     pub fn new(
         body: Vec<u8>,
         [last_modified, expires]: [HeaderValue; 2],
-        next_update: UnixMillis,
+        [this_update, next_update]: [UnixMillis; 2],
         log: Arc<FollowedLog>,
         fresh_until: u64,
     ) -> Self {
@@ -70,6 +72,7 @@ impl SignedAnswer {
             body: Bytes::from(body),
             last_modified,
             expires,
+            this_update,
             next_update,
             log,
             fresh_until,

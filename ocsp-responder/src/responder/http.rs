@@ -223,6 +223,11 @@ fn once(body: Bytes) -> Response<Body> {
 
 /// An answer that caches on the way may keep until its nextUpdate (RFC 5019, 6.2).
 fn shared(answer: &SignedAnswer, asked: Option<&HeaderMap>, now: Moment) -> Response<Body> {
+    // No longer than the answer lives, where this clock was set back to before thisUpdate.
+    let now = Moment {
+        date: now.date.max(answer.this_update),
+        ..now
+    };
     let seconds = answer.next_update.0.saturating_sub(now.date.0) / 1000;
     let cache_control = [
         "max-age=",

@@ -1,8 +1,8 @@
 //! One followed log: what is told of it, how old it is, and the task that follows it.
 //!
 //! Owns the age of a view. Promises that the age is the worse of two: by the date of the newest entry, and by the steady
-//! time since a newer entry was seen, so that a date set back does not make a frozen feed look fresh; and that every
-//! change of state is told once, in one line. Never answers. Failure story: whatever following says, the view's own
+//! time since a newer entry was seen, so that a date set back does not make a frozen feed look fresh; that nothing is
+//! answered from a log that is dated ahead of every clock here; and that every change of state is told once, in one line. Never answers. Failure story: whatever following says, the view's own
 //! rules hold (see [`crate::view`]); here it becomes a log line, a metric, and, with time, `tryLater`.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -23,8 +23,12 @@ use crate::UnixMillis;
 use crate::log::checkpoint::{Checkpoint, VerifierKey};
 use crate::view::{Changed, FollowError, Followed, Reader, View};
 
-/// How far the newest entry may lie in the future before the clocks are said to disagree.
+/// How far the newest entry may lie in the future. Beyond it nothing is answered: an answer dated ahead would be believed
+/// for as much longer, whatever the log says meanwhile.
 const AHEAD_MAX: Duration = Duration::from_secs(60);
+
+/// How far it may lie there when it was beyond [`AHEAD_MAX`] before: less, or a log at the bound would come and go.
+const AHEAD_AGAIN_MAX: Duration = Duration::from_secs(30);
 
 /// The least pause after the appliance refused this responder: an operator mends it, or its files change.
 const REFUSED_PAUSE: Duration = Duration::from_secs(5);
@@ -87,6 +91,17 @@ pub struct News {
     pub revocations: u64,
 }
 
+/// Whether a view is answered from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// It is.
+    Fresh,
+    /// Too old, damaged or empty.
+    Old,
+    /// Its newest entry lies too far in the future.
+    Ahead,
+}
+
 /// A log as everybody but its follower sees it.
 #[derive(Debug)]
 pub struct FollowedLog {
@@ -105,6 +120,10 @@ pub struct FollowedLog {
     until_date: AtomicU64,
     /// Until when there are answers, by the steady clock.
     until_steady: AtomicU64,
+    /// From when on there are answers, by the steady clock: until then the newest entry lies too far in the future.
+    from_steady: AtomicU64,
+    /// The latest date that our clocks ever vouched for, less the steady time then.
+    vouched: AtomicU64,
     generation: AtomicU64,
     knows_issuers: AtomicBool,
     /// The end of the client certificate that the source is read with; 0 where there is none.
@@ -129,6 +148,8 @@ impl FollowedLog {
             as_of: AtomicU64::new(0),
             until_date: AtomicU64::new(0),
             until_steady: AtomicU64::new(0),
+            from_steady: AtomicU64::new(0),
+            vouched: AtomicU64::new(0),
             generation: AtomicU64::new(0),
             knows_issuers: AtomicBool::new(false),
             client_until: AtomicU64::new(0),
@@ -141,17 +162,29 @@ impl FollowedLog {
         log
     }
 
-    /// Takes the newest entry's time as the view's, from now on.
+    /// Compares the newest entry's time, which is the view's from now on, with our clocks.
     fn look(&self, now: Moment) {
+        // The latest one counts: our own clock set back does not make a log that was right one of the future.
+        let vouched = now.date.0.saturating_sub(now.steady);
+        let vouched = self
+            .vouched
+            .fetch_max(vouched, Ordering::Relaxed)
+            .max(vouched);
         let Some(as_of) = self.reader.as_of() else {
             return;
         };
-        // Every look but the one that first sees an entry leaves the bounds as they are.
+        let within = |max| {
+            let least = as_of.0.saturating_sub(millis(max));
+            least.saturating_sub(vouched)
+        };
+        let mut from = within(AHEAD_MAX);
+        if now.steady < from || self.is_ahead(now) {
+            from = within(AHEAD_AGAIN_MAX);
+        }
+        self.from_steady.store(from, Ordering::Relaxed);
+        // Every look but the one that first sees an entry leaves the other bounds as they are.
         if self.as_of.swap(as_of.0, Ordering::Relaxed) == as_of.0 {
             return;
-        }
-        if as_of > now.date.saturating_add(AHEAD_MAX) {
-            tracing::warn!(log = self.name, newest = %as_of, now = %now.date, "the log's newest entry lies in the future: this machine's clock or the appliance's is wrong");
         }
         let spent = now.date.0.saturating_sub(as_of.0);
         let left = self.max_age.saturating_sub(spent);
@@ -161,11 +194,36 @@ impl FollowedLog {
             .store(now.steady.saturating_add(left), Ordering::Relaxed);
     }
 
-    /// Whether the view is young enough to answer from.
+    /// Whether the view is young enough to answer from, and not of the future.
     pub fn is_fresh(&self, now: Moment) -> bool {
         now.date.0 < self.until_date.load(Ordering::Relaxed)
             && now.steady < self.until_steady.load(Ordering::Relaxed)
+            && !self.is_ahead(now)
             && !self.reader.is_damaged()
+    }
+
+    /// Whether the newest entry lies too far in the future.
+    pub fn is_ahead(&self, now: Moment) -> bool {
+        now.steady < self.from_steady.load(Ordering::Relaxed)
+    }
+
+    /// How many milliseconds the newest entry lies beyond the latest date that our clocks vouch for; none before the
+    /// first entry.
+    pub fn ahead(&self, now: Moment) -> Option<u64> {
+        let vouched = self.vouched.load(Ordering::Relaxed);
+        let latest = vouched.saturating_add(now.steady).max(now.date.0);
+        Some(self.reader.as_of()?.0.saturating_sub(latest))
+    }
+
+    /// What can be said of the view now.
+    fn standing(&self, now: Moment) -> Standing {
+        if self.is_fresh(now) {
+            Standing::Fresh
+        } else if self.is_ahead(now) {
+            Standing::Ahead
+        } else {
+            Standing::Old
+        }
     }
 
     /// The age of the view in milliseconds, by the worse of both clocks; none before the first entry.
@@ -243,8 +301,6 @@ impl FollowedLog {
 
     /// Following worked: drops answers that are wrong now.
     fn followed(&self, followed: &Followed, state: &State) {
-        let now = state.clock.now();
-        self.look(now);
         let any = match &followed.changed {
             Changed::Serials(serials) if serials.is_empty() => false,
             Changed::Serials(serials) => {
@@ -344,7 +400,10 @@ impl Follower {
     /// Follows until it is time to stop.
     pub async fn run(mut self, state: Arc<State>, mut stopping: Stopping) {
         // What was kept and is too old by now is told too.
-        let mut fresh = self.log.reader.as_of().is_some();
+        let mut standing = match self.log.reader.as_of() {
+            Some(_) => Standing::Fresh,
+            None => Standing::Old,
+        };
         loop {
             let source = self.source.get();
             self.log.set_client_until(self.source.certificate_until());
@@ -358,9 +417,10 @@ impl Follower {
                 Err(error) => self.log.not_followed(&error),
             }
             let now = state.clock.now();
-            if self.log.is_fresh(now) != fresh {
-                fresh = !fresh;
-                tell_fresh(&self.log, fresh, now.date);
+            self.log.look(now);
+            if self.log.standing(now) != standing {
+                standing = self.log.standing(now);
+                tell(&self.log, standing, now.date);
             }
             let refused = self.log.fault().is_some_and(|fault| fault.kind == REFUSED);
             let pause = match refused {
@@ -378,16 +438,19 @@ impl Follower {
     }
 }
 
-/// One line when answers begin or end.
-fn tell_fresh(log: &FollowedLog, fresh: bool, now: UnixMillis) {
+/// One line when answers begin or end, or end for another reason.
+fn tell(log: &FollowedLog, standing: Standing, now: UnixMillis) {
     let as_of = log.reader.as_of().map(|as_of| as_of.to_string());
-    if fresh {
-        tracing::info!(
-            log = log.name,
-            as_of,
-            "the view is fresh: it is answered from"
-        );
-    } else {
-        tracing::error!(log = log.name, as_of, %now, "the view is too old or damaged: the answer is tryLater");
+    let log = log.name.as_str();
+    match standing {
+        Standing::Fresh => tracing::info!(log, as_of, "the view is fresh: it is answered from"),
+        Standing::Old => tracing::error!(
+            log, as_of, %now, "the view is too old or damaged: the answer is tryLater"
+        ),
+        Standing::Ahead => tracing::error!(
+            log, as_of, %now,
+            "the log's newest entry lies in the future: this machine's clock or the appliance's is wrong, and the answer \
+             is tryLater"
+        ),
     }
 }

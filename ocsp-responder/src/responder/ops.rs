@@ -208,9 +208,15 @@ fn readiness(state: &State, now: Moment) -> Readiness {
                 .as_deref()
                 .filter(|own| !own.is_valid(now.date))
             {
-                let until = certificate.not_after;
+                let begin = certificate.not_before;
+                let what = match now.date < begin {
+                    true => format!(
+                        "begins at {begin}: this machine's clock or the appliance's is wrong"
+                    ),
+                    false => format!("ended at {}", certificate.not_after),
+                };
                 reasons.push(format!(
-                    "log {}: the responder certificate by {name} ended at {until}",
+                    "log {}: the responder certificate by {name} {what}",
                     log.name
                 ));
             }
@@ -226,6 +232,12 @@ fn readiness(state: &State, now: Moment) -> Readiness {
 fn age_text(log: &FollowedLog, now: Moment) -> String {
     if log.reader.is_damaged() {
         return "damaged and made anew".to_owned();
+    }
+    if log.is_ahead(now) {
+        let ahead = log.ahead(now).unwrap_or_default() / 1000;
+        return format!(
+            "dated {ahead} s in the future: this machine's clock or the appliance's is wrong"
+        );
     }
     log.age(now)
         .map_or_else(|| "empty".to_owned(), |age| format!("{} s old", age / 1000))
@@ -352,6 +364,13 @@ fn expose_logs(state: &State, now: Moment, text: &mut Exposition) {
         "hallmark_ocsp_view_age_seconds",
         "Age of the view, by the worse of date and steady clock.",
         |log| log.age(now).map(|age| age / 1000),
+    );
+    gauge(
+        state,
+        text,
+        "hallmark_ocsp_log_ahead_seconds",
+        "How far the newest verified entry lies in the future; above 60 nothing is answered.",
+        |log| log.ahead(now).map(|ahead| ahead / 1000),
     );
     gauge(
         state,

@@ -13,7 +13,7 @@ use certstatus::{CertStatus, UnixMillis};
 use der::Decode as _;
 use x509_cert::Certificate;
 
-use super::site::{EC, Site, get, now, send, serial, until};
+use super::site::{Answer, EC, Site, get, now, send, serial, until};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -47,13 +47,42 @@ impl Inside {
         }
     }
 
-    /// Asks for a serial.
+    /// Asks for a serial; the answer's body.
     fn ask(&self, site: &Site, n: u64) -> Vec<u8> {
+        self.asked(site, n).body
+    }
+
+    /// The same; all of the answer.
+    fn asked(&self, site: &Site, n: u64) -> Answer {
         let der = std::fs::read(site.public().join("ca/device-1.cer")).unwrap();
         let id = IssuerHashes::of_certificate(&der)
             .unwrap()
             .cert_id(HashAlgorithm::Sha1, serial(n).as_bytes());
-        send(self.address, "POST", "/ocsp", "", &request(&[&id], None)).body
+        send(self.address, "POST", "/ocsp", "", &request(&[&id], None))
+    }
+
+    /// How long caches may keep the answer for a serial, in seconds.
+    fn max_age(&self, site: &Site, n: u64) -> u64 {
+        let answer = self.asked(site, n);
+        let control = answer.header("cache-control").unwrap();
+        let age = control.strip_prefix("max-age=").unwrap();
+        age.split(',').next().unwrap().parse().unwrap()
+    }
+
+    /// A metric of the log.
+    fn metric(&self, name: &str) -> String {
+        let text = String::from_utf8(get(self.ops, "/metrics").body).unwrap();
+        let start = format!("{name}{{log=\"a\"}} ");
+        let mut lines = text.lines();
+        lines
+            .find_map(|line| line.strip_prefix(&start))
+            .unwrap()
+            .to_owned()
+    }
+
+    /// Why it is not ready.
+    fn reasons(&self) -> String {
+        String::from_utf8(get(self.ops, "/readyz").body).unwrap()
     }
 
     fn is_ready(&self) -> bool {
@@ -157,7 +186,9 @@ fn a_date_that_is_set_back_makes_no_view_young() {
     let time = now() + 86_400_000;
     let (site, inside) = site(time, "max_age = \"5m\"");
     inside.clock.pass(4 * MINUTE);
+    assert_eq!(inside.max_age(&site, 1), 359);
     inside.clock.jump(UnixMillis(time - 3_600_000));
+    assert_eq!(inside.max_age(&site, 1), 600, "no longer than it lives");
     let answer = inside.ask(&site, 1);
     let single = basic(&answer).singles[0];
     assert_eq!(single.status, CertStatus::Good);
@@ -167,6 +198,80 @@ fn a_date_that_is_set_back_makes_no_view_young() {
         inside.ask(&site, 1),
         ErrorStatus::TryLater.der(),
         "by the steady clock it is 6 minutes old"
+    );
+}
+
+#[test]
+fn nothing_is_answered_from_a_log_of_the_future() {
+    let time = now();
+    let (mut site, inside) = site(time, "");
+    let is_good = || inside.ask(&site, 1) != ErrorStatus::TryLater.der();
+    assert!(is_good());
+    let time = time + 1000;
+    // The appliance's clock jumps ahead: what is signed now would be believed until then.
+    site.tick(time + 200_000);
+    until("seen", || {
+        inside.metric("hallmark_ocsp_log_ahead_seconds") == "200"
+    });
+    until("refused", || {
+        inside.ask(&site, 1) == ErrorStatus::TryLater.der()
+    });
+    assert_eq!(inside.metric("hallmark_ocsp_view_fresh"), "0");
+    let told = inside.reasons();
+    assert!(
+        told.contains("the view is dated 200 s in the future"),
+        "{told}"
+    );
+    // Within a minute is not enough once it was refused; within half of one is.
+    inside.clock.pass(Duration::from_millis(150_000));
+    until("looked at", || {
+        inside.metric("hallmark_ocsp_log_ahead_seconds") == "50"
+    });
+    assert_eq!(inside.ask(&site, 1), ErrorStatus::TryLater.der());
+    inside.clock.pass(Duration::from_secs(21));
+    until("answered again", || inside.is_ready());
+    let newest = basic(&inside.ask(&site, 9)).singles[0].this_update;
+    assert_eq!(newest, UnixMillis((time + 200_000) / 1000 * 1000));
+    // And less than a minute ahead is nothing to speak of.
+    site.tick(time + 200_000 + 28_000);
+    until("seen", || {
+        inside.metric("hallmark_ocsp_log_ahead_seconds") == "57"
+    });
+    assert!(inside.is_ready());
+}
+
+#[test]
+fn a_clock_that_is_set_right_ends_the_future() {
+    let time = now();
+    let mut site = Site::at("log.example/clock", &[("device-1", EC)], time);
+    site.issue("device-1", 1);
+    site.publish();
+    let config = site.config("", "", "");
+    site.approve(&config, "device-1");
+    // Started with a clock that is an hour behind.
+    let inside = Inside::start(&config, time - 3_600_000);
+    until("told", || {
+        inside.reasons().contains("dated 3600 s in the future")
+    });
+    assert_eq!(inside.ask(&site, 1), ErrorStatus::TryLater.der());
+    let right = now() + 1000;
+    inside.clock.jump(UnixMillis(right));
+    until("answered", || inside.is_ready());
+    assert_eq!(
+        basic(&inside.ask(&site, 1)).singles[0].status,
+        CertStatus::Good
+    );
+    // Set back while it runs: what was right stays so.
+    inside.clock.jump(UnixMillis(right - 3_600_000));
+    site.tick(right + 2000);
+    until("followed", || {
+        inside.metric("hallmark_ocsp_log_ahead_seconds") == "2"
+    });
+    assert_eq!(inside.metric("hallmark_ocsp_view_fresh"), "1");
+    let told = inside.reasons();
+    assert!(
+        told.contains("the responder certificate by device-1 begins at "),
+        "{told}"
     );
 }
 

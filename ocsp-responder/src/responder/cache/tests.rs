@@ -58,15 +58,9 @@ impl Site {
             header_value(UnixMillis(TIME)),
             header_value(UnixMillis(TIME)),
         ];
-        let next_update = UnixMillis(TIME + 600_000);
+        let life = [UnixMillis(TIME), UnixMillis(TIME + 600_000)];
         let log = Arc::clone(&self.log);
-        Arc::new(SignedAnswer::new(
-            vec![0; octets],
-            dates,
-            next_update,
-            log,
-            60_000,
-        ))
+        Arc::new(SignedAnswer::new(vec![0; octets], dates, life, log, 60_000))
     }
 }
 
