@@ -25,6 +25,7 @@ mod log;
 mod metrics;
 mod mirror;
 mod ops;
+mod patience;
 mod server;
 mod shares;
 mod source;

@@ -186,7 +186,7 @@ fn print(text: &str) -> Result<(), Failure> {
 fn run(config: Config, arguments: &Arguments) -> Result<ExitCode, Failure> {
     start_log(arguments)?;
     harden()?;
-    raise_file_limit(u64::try_from(config.listen.connections).unwrap_or(u64::MAX));
+    raise_file_limit(u64::try_from(config.listen.open_max()).unwrap_or(u64::MAX));
     let runtime = runtime()?;
     let done = runtime.block_on(async {
         let told = stop_signal()?;

@@ -43,6 +43,14 @@ pub struct Listen {
     pub connections_per_origin: usize,
 }
 
+impl Listen {
+    /// Connections that are open at the very most: those that have a place, and those on their way out.
+    #[must_use]
+    pub const fn open_max(&self) -> usize {
+        self.connections + super::shares::leaving_max(self.connections)
+    }
+}
+
 /// What answers look like.
 #[derive(Clone, Debug)]
 pub struct Ocsp {

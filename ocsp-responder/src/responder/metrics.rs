@@ -81,6 +81,7 @@ pub struct Metrics {
     hits: AtomicU64,
     accepted: AtomicU64,
     refused: AtomicU64,
+    made_room: AtomicU64,
     panics: AtomicU64,
     mirror_failures: AtomicU64,
 }
@@ -112,6 +113,11 @@ impl Metrics {
     /// A connection found none.
     pub fn refused(&self) {
         add(&self.refused);
+    }
+
+    /// A connection found a place that another one had to give up.
+    pub fn made_room(&self) {
+        add(&self.made_room);
     }
 
     /// A request met a fault of this program.
@@ -151,6 +157,11 @@ impl Metrics {
                 "hallmark_ocsp_connections_refused_total",
                 "Connections closed at once: all places, or their origin's, were taken.",
                 &self.refused,
+            ),
+            (
+                "hallmark_ocsp_connections_given_up_total",
+                "Connections ended because all places were taken and their origin had the most.",
+                &self.made_room,
             ),
             (
                 "hallmark_ocsp_panics_total",

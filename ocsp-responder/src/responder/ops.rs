@@ -96,8 +96,7 @@ pub async fn serve(listener: TcpListener, state: Arc<State>, mut stopping: Stopp
         };
         let (state, stopping) = (Arc::clone(&state), stopping.clone());
         tokio::spawn(async move {
-            converse(stream, Service(state), stopping).await;
-            drop(place);
+            converse(stream, Service(state), stopping, place).await;
         });
     }
 }

@@ -1,7 +1,7 @@
 //! Connections: accepting, HTTP/1, deadlines, and the end of all that.
 //!
-//! Owns every open connection. Promises that connections are bounded, of all and of one origin, that a slow or silent
-//! peer is dropped, that an answer reaches a client which is still sending, and that a stop lets requests in work finish.
+//! Owns every open connection. Promises that connections are bounded, of all and of one origin, that none of them keeps
+//! another origin out, that a slow or silent peer is dropped, whether it sends or reads, that an answer reaches a client which is still sending, and that a stop lets requests in work finish.
 //! Never looks into a request. Failure story: what goes wrong on a connection ends that connection; when none can be
 //! accepted, accepting is tried again.
 
@@ -27,7 +27,8 @@ use super::State;
 use super::config::Listen;
 use super::http::Service;
 use super::http::body::Body;
-use super::shares::{Origin, Shares};
+use super::patience::{Patience, Patient};
+use super::shares::{Origin, Place, Shares};
 use deadline::Deadlines;
 
 /// The buffer for a request's head in octets: a GET with all 64 CertIDs in its path does not fit, 20 of them do.
@@ -44,6 +45,9 @@ const LINGER_BYTES_MAX: usize = 1024 * 1024;
 
 /// The time in milliseconds that data may wait for the peer's acknowledgement or for room at the peer.
 const PEER_SILENCE_MS_MAX: u32 = 30_000;
+
+/// The time that a connection has to end when another origin gets its place: a request in work is answered well within.
+const LEAVING_DEADLINE: Duration = Duration::from_millis(250);
 
 /// The pause after a failed accept: the cause (no file descriptors) needs time to go away.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -122,10 +126,12 @@ pub async fn serve(listener: TcpListener, public: Public, mut stopping: Stopping
         };
         full = false;
         public.state.metrics.accepted();
+        if place.made_room {
+            public.state.metrics.made_room();
+        }
         let (service, stopping) = (Service(Arc::clone(&public.state)), stopping.clone());
         tokio::spawn(async move {
-            converse(stream, service, stopping).await;
-            drop(place);
+            converse(stream, service, stopping, place).await;
         });
     }
 }
@@ -138,14 +144,44 @@ fn tune(stream: &TcpStream) -> rustix::io::Result<()> {
     sockopt::set_tcp_user_timeout(stream, PEER_SILENCE_MS_MAX)
 }
 
-/// Serves a connection until either side ends it, then closes it.
-pub async fn converse<S>(stream: TcpStream, service: S, mut stopping: Stopping)
+/// How much of a connection's peer is put up with.
+#[derive(Clone, Copy, Debug)]
+struct Manners {
+    patience: Patience,
+    /// How long a request in work may take when another origin gets the connection's place.
+    leaving: Duration,
+}
+
+/// With everybody.
+const USUAL: Manners = Manners {
+    patience: Patience::USUAL,
+    leaving: LEAVING_DEADLINE,
+};
+
+/// Serves a connection until either side ends it or its place is given up, then closes it and gives the place back.
+pub async fn converse<S>(stream: TcpStream, service: S, stopping: Stopping, place: Place)
 where
     S: hyper::service::Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>
         + Unpin,
     S::Future: Unpin,
 {
-    if let Err(error) = tune(&stream) {
+    serve_one(stream, service, stopping, place, USUAL).await;
+}
+
+/// The same, with these manners.
+async fn serve_one<S>(
+    stream: TcpStream,
+    service: S,
+    mut stopping: Stopping,
+    mut place: Place,
+    manners: Manners,
+) where
+    S: hyper::service::Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>
+        + Unpin,
+    S::Future: Unpin,
+{
+    let stream = Patient::new(stream, manners.patience);
+    if let Err(error) = tune(stream.get_ref()) {
         // Already gone, most likely: the first read will tell.
         tracing::debug!(%error, "a connection's options could not be set");
     }
@@ -156,16 +192,28 @@ where
         .max_buf_size(HEAD_BYTES_MAX)
         .serve_connection(TokioIo::new(stream), service);
     let ended = tokio::select! {
+        // What the client has sent already is read first, and then in work.
+        biased;
         ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => ended,
         () = stopping.wait() => {
             std::pin::Pin::new(&mut connection).graceful_shutdown();
             poll_fn(|cx| connection.poll_without_shutdown(cx)).await
         }
+        () = place.given_up() => {
+            std::pin::Pin::new(&mut connection).graceful_shutdown();
+            let ending = async {
+                let _ended = poll_fn(|cx| connection.poll_without_shutdown(cx)).await;
+                linger(connection.into_parts().io.into_inner().into_inner()).await;
+            };
+            // What has not ended by then ends here: another has its place.
+            let _ended = timeout(manners.leaving, ending).await;
+            return;
+        }
     };
     if let Err(error) = ended {
         tracing::debug!(cause = crate::chain(&error), "a connection ended early");
     }
-    linger(connection.into_parts().io.into_inner()).await;
+    linger(connection.into_parts().io.into_inner().into_inner()).await;
 }
 
 /// Ends our side and reads what the client still sends: closing at once would reset the connection, and a
@@ -185,3 +233,6 @@ async fn linger(mut stream: TcpStream) {
     // However it ends, the connection is closed now.
     let _ended = timeout(LINGER_DEADLINE, reading).await;
 }
+
+#[cfg(test)]
+mod tests;

@@ -58,8 +58,7 @@ pub async fn serve(listener: TcpListener, shared: Shared, mut stopping: Stopping
         };
         let (service, stopping) = (Service(shared.clone()), stopping.clone());
         tokio::spawn(async move {
-            converse(stream, service, stopping).await;
-            drop(place);
+            converse(stream, service, stopping, place).await;
         });
     }
 }

@@ -1,7 +1,7 @@
 //! Hostile input and hostile clients: always an OCSP error or a closed connection, and everybody else is answered.
 
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, TcpStream};
 use std::time::{Duration, Instant};
 
 use certstatus::ocsp::{
@@ -9,7 +9,7 @@ use certstatus::ocsp::{
     read_response, request,
 };
 
-use super::site::{Answer, EC, Running, Site, exchange, get, send, serial, until};
+use super::site::{Answer, EC, Running, Site, connect_from, exchange, get, send, serial, until};
 
 /// A site with a certificate, and its responder; and a request for the certificate.
 fn running(listen: &str) -> (Site, Running, Vec<u8>) {
@@ -189,4 +189,71 @@ fn connections_are_bounded() {
     });
     answers(&running, &good);
     assert_eq!(get(running.ops, "/healthz").status, 200);
+}
+
+#[test]
+fn four_origins_keep_nobody_out() {
+    let (_site, running, good) = running("connections = 40\nconnections_per_origin = 10");
+    let open = |last: u8| connect_from(Ipv4Addr::new(127, 0, 1, last), running.address);
+    let begin = |last: u8| {
+        let mut stream = open(last);
+        stream.set_nodelay(true).unwrap();
+        stream.write_all(b"GET /ocsp/").unwrap();
+        stream
+    };
+    let mut attackers: Vec<TcpStream> = (0..40).map(|n| begin(n % 4)).collect();
+    until("all places are taken", || {
+        running.metric("hallmark_ocsp_connections_total") == Some(40.0)
+    });
+    for _ in 0..5 {
+        // From an address of its own, with a place that one of them gives up.
+        answers(&running, &good);
+    }
+    let given_up = || running.metric("hallmark_ocsp_connections_given_up_total");
+    assert!(given_up().unwrap() >= 1.0);
+    let closed = |stream: &mut TcpStream| {
+        let read = stream
+            .set_nonblocking(true)
+            .and_then(|()| stream.read(&mut [0; 1]));
+        !read.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+    };
+    until("whoever gave up is closed", || {
+        attackers.iter_mut().any(closed)
+    });
+    let count = attackers
+        .iter_mut()
+        .filter_map(|stream| closed(stream).then_some(()))
+        .count();
+    assert!(count <= 5, "{count}: one for each that came");
+    // They come again, take all there are, and have nobody pushed out but each other.
+    let most: Vec<TcpStream> = (0..40).map(|n| open(n % 4)).collect();
+    answers(&running, &good);
+    drop(most);
+    answers(&running, &good);
+}
+
+#[test]
+fn a_body_in_drops_costs_what_it_is_long() {
+    let (_site, running, good) = running("");
+    let before = running.memory_peak();
+    let length = 16_000;
+    let mut clients: Vec<TcpStream> = (0..4)
+        .map(|_| {
+            let mut stream = TcpStream::connect(running.address).unwrap();
+            stream.set_nodelay(true).unwrap();
+            let head =
+                format!("POST /ocsp HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n");
+            stream.write_all(head.as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    for _ in 0..length {
+        for stream in &mut clients {
+            // Who is too slow for the deadline has sent enough by then.
+            let _ = stream.write_all(b"0");
+        }
+    }
+    let grown = running.memory_peak() - before;
+    assert!(grown < 16 * 1024, "{grown} KiB for 4 bodies of 16 kB");
+    answers(&running, &good);
 }

@@ -444,11 +444,18 @@ impl Running {
 
     /// Its memory in KiB.
     pub fn memory(&self) -> u64 {
+        self.proc_status("VmRSS:")
+    }
+
+    /// The most memory that it ever had, in KiB.
+    pub fn memory_peak(&self) -> u64 {
+        self.proc_status("VmHWM:")
+    }
+
+    /// A number of its status.
+    fn proc_status(&self, name: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status
-            .lines()
-            .find(|line| line.starts_with("VmRSS:"))
-            .unwrap();
+        let line = status.lines().find(|line| line.starts_with(name)).unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 }
@@ -491,6 +498,16 @@ impl Answer {
             body: octets[end + 4..].to_vec(),
         }
     }
+}
+
+/// A connection from another address of this machine.
+pub fn connect_from(from: std::net::Ipv4Addr, address: SocketAddr) -> std::net::TcpStream {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
+    let flags = SocketFlags::CLOEXEC;
+    let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None).unwrap();
+    bind(&socket, &SocketAddr::from((from, 0))).unwrap();
+    connect(&socket, &address).unwrap();
+    socket.into()
 }
 
 /// Sends octets on a connection of their own and reads until its end.

@@ -1,7 +1,7 @@
 //! What is sent: octets in memory, or a part of an open file.
 //!
 //! Promises that a file is sent as it was when its headers were: it is open, so a newer one in its place changes
-//! nothing. A client that takes a file too slowly is cut off, or it would hold a place for as long as it likes.
+//! nothing. A client that takes a file too slowly is cut off between two parts of it, and within one as [`Patience`] says.
 
 use std::fs::File;
 use std::io;
@@ -9,20 +9,15 @@ use std::os::unix::fs::FileExt as _;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use hyper::body::{Bytes, Frame, SizeHint};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::super::patience::Patience;
+
 /// Octets read from a file at a time.
 const CHUNK: u64 = 64 * 1024;
-
-/// The time for any file, however short.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// The least speed that a client has to take a file with, in octets a second: a slow modem's.
-const SPEED_MIN: u64 = 4 * 1024;
 
 /// A body.
 #[derive(Debug)]
@@ -60,7 +55,7 @@ impl Body {
 
     /// A part of a file that has it.
     pub fn part(file: Arc<File>, from: u64, length: u64) -> Self {
-        let allowed = PATIENCE + Duration::from_secs(length / SPEED_MIN);
+        let allowed = Patience::USUAL.time_for(length);
         Self(Kind::Part(Box::new(Rest {
             file,
             from,
