@@ -28,6 +28,7 @@ mod ops;
 mod patience;
 mod server;
 mod shares;
+mod signatures;
 mod source;
 
 use std::io;

@@ -2,7 +2,7 @@
 //!
 //! Owns which answer a request gets. Promises that a status comes from a verified view that is young enough, that an
 //! answer's thisUpdate is the time of the newest entry verified before its status was read, that no answer outlives the
-//! responder's certificate, and that what was never issued is never `good`. Never waits, never verifies a file, knows no
+//! responder's certificate, that what was never issued is never `good`, and that no origin has everything signed for it. Never waits, never verifies a file, knows no
 //! HTTP. Failure story: everything that can go wrong is an OCSP status.
 
 use std::sync::Arc;
@@ -19,6 +19,8 @@ use super::http::date::header_value;
 use super::issuers::{Issuer, Named};
 use super::keys::SigningKey;
 use super::metrics::Outcome;
+use super::shares::Origin;
+use super::signatures::Signatures;
 use crate::ocsp::{self, ErrorStatus, Request, SingleResponse};
 use crate::signature::SignatureAlgorithm;
 use crate::{CertStatus, UnixMillis};
@@ -46,6 +48,7 @@ pub struct Answerer {
     identify: Identify,
     life: Duration,
     cache: Arc<Cache>,
+    signatures: Signatures,
 }
 
 /// What one answer is made from.
@@ -61,12 +64,13 @@ struct Ground<'a> {
 
 impl Answerer {
     /// Answers with this key, as configured.
-    pub const fn new(key: SigningKey, config: &Ocsp, cache: Arc<Cache>) -> Self {
+    pub fn new(key: SigningKey, config: &Ocsp, cache: Arc<Cache>) -> Self {
         Self {
             key,
             identify: config.identify,
             life: config.life,
             cache,
+            signatures: Signatures::new(config.signatures_per_origin),
         }
     }
 
@@ -81,7 +85,7 @@ impl Answerer {
     }
 
     /// Answers a GET request; `path` is what follows `/ocsp/`, as it came.
-    pub fn get(&self, state: &State, path: &str, now: Moment) -> Reply {
+    pub fn get(&self, state: &State, origin: Origin, path: &str, now: Moment) -> Reply {
         if let Some(answer) = self.cache.by_path(path, now) {
             state.metrics.hit();
             return Reply::Shared(answer);
@@ -90,7 +94,7 @@ impl Answerer {
             state.metrics.count(Outcome::Malformed);
             return Reply::Error(ErrorStatus::MalformedRequest);
         };
-        let reply = self.ask(state, &der);
+        let reply = self.ask(state, origin, &der);
         // From the second time on: who asks for all certificates once puts no path out that many ask for.
         if let Reply::Shared(answer) = &reply {
             self.cache.keep_path(path, answer);
@@ -99,12 +103,12 @@ impl Answerer {
     }
 
     /// Answers an OCSPRequest, however it came.
-    pub fn ask(&self, state: &State, der: &[u8]) -> Reply {
+    pub fn ask(&self, state: &State, origin: Origin, der: &[u8]) -> Reply {
         let Ok(request) = ocsp::parse_request(der) else {
             state.metrics.count(Outcome::Malformed);
             return Reply::Error(ErrorStatus::MalformedRequest);
         };
-        match self.answer(state, &request) {
+        match self.answer(state, origin, &request) {
             Ok(reply) => reply,
             Err(status) => {
                 state.metrics.count(Outcome::of(status));
@@ -114,7 +118,12 @@ impl Answerer {
     }
 
     /// Answers a request that is well formed.
-    fn answer(&self, state: &State, request: &Request<'_>) -> Result<Reply, ErrorStatus> {
+    fn answer(
+        &self,
+        state: &State,
+        origin: Origin,
+        request: &Request<'_>,
+    ) -> Result<Reply, ErrorStatus> {
         // One certificate of one issuer signs the answer (RFC 6960, 4.2.2.2), so all must be of one.
         let issuer = match state.issuers.find(&request.cert_ids) {
             Named::One(issuer) => issuer,
@@ -136,6 +145,10 @@ impl Answerer {
             return Ok(Reply::Shared(kept));
         }
         let ground = self.ground(&issuer, now)?;
+        if !self.signatures.take(origin, now) {
+            state.metrics.unsigned();
+            return Err(ErrorStatus::TryLater);
+        }
         let mut singles = Vec::with_capacity(request.cert_ids.len());
         for id in &request.cert_ids {
             let status = match id.serial_number() {

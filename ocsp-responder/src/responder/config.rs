@@ -7,6 +7,7 @@
 mod form;
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -60,6 +61,8 @@ pub struct Ocsp {
     pub identify: Identify,
     /// `answer_life`: nextUpdate lies this long after thisUpdate.
     pub life: Duration,
+    /// `signatures_per_origin`: a second for one IPv4 address or IPv6 /64; none where there is no limit.
+    pub signatures_per_origin: Option<NonZeroU32>,
     /// `cache_mib`: memory for signed answers, in octets.
     pub cache_bytes: usize,
 }

@@ -28,6 +28,7 @@ use super::cache::SignedAnswer;
 use super::clock::Moment;
 use super::files::Published;
 use super::metrics::Outcome;
+use super::shares::Origin;
 use crate::ocsp::{ErrorStatus, REQUEST_BYTES_MAX};
 use body::Body;
 use range::Part;
@@ -45,9 +46,9 @@ const BODY_DEADLINE: Duration = Duration::from_secs(10);
 /// The longest origin in a path, in octets; its escapes take three each.
 const ORIGIN_PATH_BYTES_MAX: usize = 1024;
 
-/// The service of one connection.
+/// The service of one connection from there.
 #[derive(Clone, Debug)]
-pub struct Service(pub Arc<State>);
+pub struct Service(pub Arc<State>, pub Origin);
 
 /// An answer that is there, or in work.
 pub enum Answering {
@@ -89,13 +90,13 @@ impl hyper::service::Service<Request<Incoming>> for Service {
         let is_ocsp_post = request.method() == Method::POST
             && matches!(request.uri().path(), "/ocsp" | "/ocsp/" | "/");
         if is_ocsp_post {
-            let state = Arc::clone(&self.0);
-            return Answering::Working(Box::pin(
-                async move { post(&state, request.into_body()).await },
-            ));
+            let (state, origin) = (Arc::clone(&self.0), self.1);
+            return Answering::Working(Box::pin(async move {
+                post(&state, origin, request.into_body()).await
+            }));
         }
         let (head, _) = request.into_parts();
-        let answered = catch_unwind(AssertUnwindSafe(|| route(&self.0, &head)));
+        let answered = catch_unwind(AssertUnwindSafe(|| route(&self.0, self.1, &head)));
         Answering::Ready(Some(answered.unwrap_or_else(|_| panicked(&self.0))))
     }
 }
@@ -108,7 +109,7 @@ fn panicked(state: &State) -> Response<Body> {
 }
 
 /// Answers everything but an OCSP request in a body.
-fn route(state: &State, head: &hyper::http::request::Parts) -> Response<Body> {
+fn route(state: &State, origin: Origin, head: &hyper::http::request::Parts) -> Response<Body> {
     if head.method != Method::GET && head.method != Method::HEAD {
         let mut response = sentence(
             StatusCode::METHOD_NOT_ALLOWED,
@@ -122,14 +123,14 @@ fn route(state: &State, head: &hyper::http::request::Parts) -> Response<Body> {
     if let Some(request) = path.strip_prefix("/ocsp/") {
         let now = state.clock.now();
         return reply(
-            state.answerer.get(state, request, now),
+            state.answerer.get(state, origin, request, now),
             Some(&head.headers),
             now,
         );
     }
     if path == "/ocsp" {
         let now = state.clock.now();
-        return reply(state.answerer.get(state, "", now), None, now);
+        return reply(state.answerer.get(state, origin, "", now), None, now);
     }
     if let Some(origin) = path.strip_prefix("/checkpoint/") {
         return checkpoint(state, origin);
@@ -141,7 +142,7 @@ fn route(state: &State, head: &hyper::http::request::Parts) -> Response<Body> {
 }
 
 /// Answers an OCSP request in a body.
-async fn post(state: &State, body: Incoming) -> Response<Body> {
+async fn post(state: &State, origin: Origin, body: Incoming) -> Response<Body> {
     if body.size_hint().lower() > REQUEST_BYTES_MAX as u64 {
         return too_long(state);
     }
@@ -163,7 +164,11 @@ async fn post(state: &State, body: Incoming) -> Response<Body> {
         }
     };
     let answered = catch_unwind(AssertUnwindSafe(|| {
-        reply(state.answerer.ask(state, &der), None, state.clock.now())
+        reply(
+            state.answerer.ask(state, origin, &der),
+            None,
+            state.clock.now(),
+        )
     }));
     answered.unwrap_or_else(|_| panicked(state))
 }

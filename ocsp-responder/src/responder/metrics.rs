@@ -82,6 +82,7 @@ pub struct Metrics {
     accepted: AtomicU64,
     refused: AtomicU64,
     made_room: AtomicU64,
+    unsigned: AtomicU64,
     panics: AtomicU64,
     mirror_failures: AtomicU64,
 }
@@ -118,6 +119,11 @@ impl Metrics {
     /// A connection found a place that another one had to give up.
     pub fn made_room(&self) {
         add(&self.made_room);
+    }
+
+    /// A request got no signature because its origin had its share of them.
+    pub fn unsigned(&self) {
+        add(&self.unsigned);
     }
 
     /// A request met a fault of this program.
@@ -162,6 +168,11 @@ impl Metrics {
                 "hallmark_ocsp_connections_given_up_total",
                 "Connections ended because all places were taken and their origin had the most.",
                 &self.made_room,
+            ),
+            (
+                "hallmark_ocsp_signatures_refused_total",
+                "Requests answered with tryLater because their origin had its share of signatures.",
+                &self.unsigned,
             ),
             (
                 "hallmark_ocsp_panics_total",

@@ -116,7 +116,8 @@ pub async fn serve(listener: TcpListener, public: Public, mut stopping: Stopping
                 continue;
             }
         };
-        let Some(place) = public.places.take(Origin::of(address.ip())) else {
+        let origin = Origin::of(address.ip());
+        let Some(place) = public.places.take(origin) else {
             public.state.metrics.refused();
             if !full {
                 full = true;
@@ -129,7 +130,8 @@ pub async fn serve(listener: TcpListener, public: Public, mut stopping: Stopping
         if place.made_room {
             public.state.metrics.made_room();
         }
-        let (service, stopping) = (Service(Arc::clone(&public.state)), stopping.clone());
+        let service = Service(Arc::clone(&public.state), origin);
+        let stopping = stopping.clone();
         tokio::spawn(async move {
             converse(stream, service, stopping, place).await;
         });

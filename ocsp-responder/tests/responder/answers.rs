@@ -213,3 +213,34 @@ fn several_logs_are_answered_by_one_responder() {
             .is_some()
     });
 }
+
+#[test]
+fn an_origin_gets_its_share_of_signatures() {
+    let (site, running) = running("signatures_per_origin = 1");
+    let issuer = hashes(&site, "device-1");
+    let ask = |nonce: Option<&[u8]>| {
+        let id = issuer.cert_id(HashAlgorithm::Sha256, serial(1).as_bytes());
+        let body = request(&[&id], nonce);
+        send(running.address, "POST", "/ocsp", "", &body).body
+    };
+    let kept = ask(None);
+    assert!(read_response(&kept).is_ok_and(|read| matches!(read, ParsedResponse::Basic(_))));
+    // Each nonce takes a signature; each request has a connection of its own.
+    until("it has had its share", || {
+        ask(Some(b"once")) == ErrorStatus::TryLater.der()
+    });
+    assert_eq!(ask(None), kept, "what is kept is everybody's");
+    let refused = running.metric("hallmark_ocsp_signatures_refused_total");
+    assert!(refused.unwrap() >= 1.0);
+    let from = std::net::Ipv4Addr::new(127, 0, 0, 7);
+    let mut other = super::site::connect_from(from, running.address);
+    let id = issuer.cert_id(HashAlgorithm::Sha384, serial(1).as_bytes());
+    let path = Base64::encode_string(&request(&[&id], None));
+    let asked = format!("GET /ocsp/{path} HTTP/1.0\r\n\r\n");
+    std::io::Write::write_all(&mut other, asked.as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    std::io::Read::read_to_end(&mut other, &mut answer).unwrap();
+    let answer = super::site::Answer::parse(&answer);
+    let read = read_response(&answer.body);
+    assert!(matches!(read, Ok(ParsedResponse::Basic(_))), "{answer:?}");
+}

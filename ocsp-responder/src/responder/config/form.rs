@@ -4,6 +4,7 @@
 //! named with its dotted key. Reads the files of log keys and no other.
 
 use std::collections::HashSet;
+use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
@@ -42,6 +43,15 @@ const CONNECTIONS: RangeInclusive<usize> = 1..=1_000_000;
 /// The same where the file does not say: at 20 KiB each they take 160 MiB at the very worst.
 const CONNECTIONS_DEFAULT: usize = 8192;
 
+/// Signatures a second for one origin: below, a client with a nonce gets none at a bad moment.
+const SIGNATURES: RangeInclusive<u32> = 1..=1_000_000;
+
+/// The same where the file does not say: more than a site asks for, and some part of what a small machine can.
+const SIGNATURES_DEFAULT: u32 = 5000;
+
+/// The word for no limit.
+const UNLIMITED: &str = "unlimited";
+
 /// First parts of paths, which no log's name may be.
 const RESERVED: [&str; 4] = ["ca", "checkpoint", "crl", "ocsp"];
 
@@ -78,7 +88,16 @@ struct OcspForm {
     key_file: String,
     responder_id: Option<Identify>,
     answer_life: Option<String>,
+    signatures_per_origin: Option<SignaturesForm>,
     cache_mib: Option<usize>,
+}
+
+/// A limit of signatures.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum SignaturesForm {
+    Number(i64),
+    Word(String),
 }
 
 /// `[witness]`.
@@ -186,8 +205,29 @@ fn ocsp(form: OcspForm, place: &Place<'_>) -> Result<Ocsp, ConfigError> {
         key_file: place.path("ocsp.key_file", &form.key_file)?,
         identify: form.responder_id.unwrap_or(Identify::ByKey),
         life: place.duration("ocsp.answer_life", life, LIFE_DEFAULT, &LIFE)?,
+        signatures_per_origin: signatures(form.signatures_per_origin, place)?,
         cache_bytes: mib.saturating_mul(1024 * 1024),
     })
+}
+
+/// Checks how many signatures an origin gets.
+fn signatures(
+    form: Option<SignaturesForm>,
+    place: &Place<'_>,
+) -> Result<Option<NonZeroU32>, ConfigError> {
+    let number = match form {
+        None => Some(SIGNATURES_DEFAULT),
+        Some(SignaturesForm::Word(word)) if word == UNLIMITED => return Ok(None),
+        Some(SignaturesForm::Number(number)) => u32::try_from(number).ok(),
+        Some(SignaturesForm::Word(_)) => None,
+    };
+    let number = number.filter(|number| SIGNATURES.contains(number));
+    let number = number.and_then(NonZeroU32::new).ok_or_else(|| {
+        let (least, most) = (SIGNATURES.start(), SIGNATURES.end());
+        let problem = format!("must be {least} to {most} a second, or \"{UNLIMITED}\"");
+        place.refuse("ocsp.signatures_per_origin", problem)
+    })?;
+    Ok(Some(number))
 }
 
 /// Checks `[witness]`.

@@ -27,6 +27,10 @@ fn defaults_are_those_of_the_documentation() {
     let config = load(&right()).unwrap();
     assert_eq!(config.ocsp.life, Duration::from_secs(600));
     assert_eq!(config.ocsp.identify, Identify::ByKey);
+    assert_eq!(
+        config.ocsp.signatures_per_origin,
+        std::num::NonZeroU32::new(5000)
+    );
     let log = &config.logs[0];
     assert_eq!(log.max_age, Duration::from_secs(540));
     assert_eq!(log.poll, Duration::from_millis(250));
@@ -38,6 +42,19 @@ fn defaults_are_those_of_the_documentation() {
         ),
         (8192, 2048)
     );
+}
+
+#[test]
+fn signatures_are_limited_or_not() {
+    let with = |value: &str| {
+        let text = format!("signatures_per_origin = {value}\n[witness]");
+        let config = load(&right().replacen("[witness]", &text, 1)).unwrap();
+        config
+            .ocsp
+            .signatures_per_origin
+            .map(std::num::NonZeroU32::get)
+    };
+    assert_eq!((with("7"), with("\"unlimited\"")), (Some(7), None));
 }
 
 #[test]
@@ -82,6 +99,16 @@ fn every_fault_names_its_key() {
             "[witness]",
             "cache_mib = 0\n[witness]",
             "ocsp.cache_mib: must be 1 to",
+        ),
+        (
+            "[witness]",
+            "signatures_per_origin = 0\n[witness]",
+            "ocsp.signatures_per_origin: must be 1 to 1000000 a second, or \"unlimited\"",
+        ),
+        (
+            "[witness]",
+            "signatures_per_origin = \"many\"\n[witness]",
+            "ocsp.signatures_per_origin: must be 1",
         ),
         ("[witness]", "novel = 0\n[witness]", "ocsp.novel: "),
         (
