@@ -9,6 +9,8 @@
 //!  mirror.rs ── fetches, verifies ──▶ issuers.rs (certificates) and files.rs (CRLs, CA certificates)
 //! ```
 //!
+//! Followers and mirrors have a thread of their own ([`Following`]): however many ask, a revocation gets in.
+//!
 //! Failure story: an unusable configuration, key or state directory ends the start with its whole chain of causes; what
 //! goes wrong later is told in log and metrics, and what was verified keeps being answered until its bound.
 
@@ -38,6 +40,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::JoinSet;
 
 pub use clock::{Clock, Moment};
@@ -104,6 +107,9 @@ pub enum RunError {
         #[source]
         source: io::Error,
     },
+    /// The system gives no thread.
+    #[error("the threads that follow the logs cannot be started")]
+    Threads(#[source] io::Error),
     /// A fault of this program.
     #[error("a part of the responder stopped unexpectedly: this is a fault of the program")]
     Stopped(#[source] io::Error),
@@ -134,6 +140,37 @@ pub struct Responder {
 impl std::fmt::Debug for Responder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Responder").finish_non_exhaustive()
+    }
+}
+
+/// The runtime of those that follow logs: the threads that answer may be busy with answers for as long as somebody asks.
+struct Following(Option<Runtime>);
+
+impl Following {
+    /// Starts its thread.
+    fn start() -> Result<Self, RunError> {
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("following")
+            .enable_all()
+            .build();
+        Ok(Self(Some(runtime.map_err(RunError::Threads)?)))
+    }
+
+    /// Where its tasks begin.
+    fn handle(&self) -> Handle {
+        let runtime = self.0.as_ref().map(Runtime::handle);
+        runtime.map_or_else(Handle::current, Handle::clone)
+    }
+}
+
+impl Drop for Following {
+    /// Within the runtime that answers nobody may wait for this one's end; a directory on a dead network file system would
+    /// make it a long one.
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
     }
 }
 
@@ -243,11 +280,14 @@ impl Responder {
     pub async fn run(self, told: impl Future<Output = ()>) -> Result<(), RunError> {
         let (stop, stopping) = Stopping::new();
         let mut parts = JoinSet::new();
+        let following = Following::start()?;
         for follower in self.followers {
-            parts.spawn(follower.run(Arc::clone(&self.state), stopping.clone()));
+            let run = follower.run(Arc::clone(&self.state), stopping.clone());
+            parts.spawn_on(run, &following.handle());
         }
         for mirror in self.mirrors {
-            parts.spawn(mirror.run(Arc::clone(&self.state), stopping.clone()));
+            let run = mirror.run(Arc::clone(&self.state), stopping.clone());
+            parts.spawn_on(run, &following.handle());
         }
         let ops = ops::serve(self.ops, Arc::clone(&self.state), stopping.clone());
         parts.spawn(ops);

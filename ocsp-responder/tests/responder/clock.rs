@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::{Arc, Barrier, Mutex};
 use std::time::Duration;
 
 use certstatus::ocsp::{
@@ -337,4 +338,31 @@ fn not_after(der: &[u8]) -> u64 {
     let certificate = Certificate::from_der(der).unwrap();
     let validity = certificate.tbs_certificate().validity();
     validity.not_after.to_unix_duration().as_secs()
+}
+
+#[test]
+fn a_log_is_followed_while_all_threads_answer() {
+    let (mut site, inside) = site(now(), "");
+    let head = site.path().join("state/head");
+    let before = std::fs::read(&head).unwrap();
+    // Both threads of the runtime are kept busy.
+    let busy = Arc::new(Barrier::new(3));
+    let (end, ended) = std::sync::mpsc::channel::<()>();
+    let ended = Arc::new(Mutex::new(ended));
+    for _ in 0..2 {
+        let (busy, ended) = (Arc::clone(&busy), Arc::clone(&ended));
+        inside.runtime.spawn(async move {
+            busy.wait();
+            let _ended = ended.lock().unwrap().recv();
+        });
+    }
+    busy.wait();
+    site.revoke("device-1", 1);
+    site.publish();
+    until("followed", || std::fs::read(&head).unwrap() != before);
+    drop(end);
+    until("answered", || {
+        let status = basic(&inside.ask(&site, 1)).singles[0].status;
+        matches!(status, CertStatus::Revoked { .. })
+    });
 }
