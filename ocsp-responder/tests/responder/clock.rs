@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Barrier, Mutex};
 use std::time::Duration;
 
+use certstatus::log::checkpoint::Checkpoint;
 use certstatus::ocsp::{
     BasicResponse, ErrorStatus, HashAlgorithm, IssuerHashes, ParsedResponse, read_response, request,
 };
@@ -365,4 +366,27 @@ fn a_log_is_followed_while_all_threads_answer() {
         let status = basic(&inside.ask(&site, 1)).singles[0].status;
         matches!(status, CertStatus::Revoked { .. })
     });
+}
+
+#[test]
+fn a_forked_log_ends_in_try_later() {
+    let time = now();
+    let (mut site, inside) = site(time, "");
+    let honest = site.log.head();
+    let lie = Checkpoint {
+        root: [9; 32],
+        ..honest
+    };
+    let note = site.log.sign(&lie).unwrap();
+    site.log.write_checkpoint(&note).unwrap();
+    until("told", || inside.reasons().contains("the log was forked"));
+    assert_ne!(inside.ask(&site, 1), ErrorStatus::TryLater.der());
+    inside.clock.pass(9 * MINUTE);
+    // The honest history goes on, and is not believed.
+    site.tick(time + 541_000);
+    assert_eq!(inside.ask(&site, 1), ErrorStatus::TryLater.der());
+    std::fs::remove_file(site.path().join("state/fork")).unwrap();
+    until("believed again", || inside.is_ready());
+    let single = basic(&inside.ask(&site, 1)).singles[0].status;
+    assert_eq!(single, CertStatus::Good);
 }

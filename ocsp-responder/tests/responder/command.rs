@@ -2,9 +2,8 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::time::Duration;
 
-use super::site::{EC, Running, Site, get, hallmark_ocsp};
+use super::site::{EC, Running, Site, get, hallmark_ocsp, until};
 
 /// Runs a command: exit code, standard output, standard error.
 fn run(config: &std::path::Path, words: &[&str]) -> (Option<i32>, String, String) {
@@ -121,20 +120,22 @@ fn status_tells_how_it_is() {
 #[test]
 fn sigterm_finishes_the_request_in_work() {
     let site = Site::new("log.example/command", &[("device-1", EC)]);
-    let running = Running::start(&site.config("", "", ""));
+    let mut running = Running::start(&site.config("", "", ""));
     assert_eq!(get(running.ops, "/healthz").body, b"ok\n");
     let mut idle = TcpStream::connect(running.address).unwrap();
     let mut client = TcpStream::connect(running.address).unwrap();
     client
         .write_all(b"POST /ocsp HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\n30")
         .unwrap();
-    std::thread::park_timeout(Duration::from_millis(200));
-    let stopped = std::thread::spawn(move || running.stop());
-    std::thread::park_timeout(Duration::from_millis(300));
+    until("both have a place", || {
+        running.metric("hallmark_ocsp_connections_total") == Some(2.0)
+    });
+    running.signal(rustix::process::Signal::TERM);
+    running.wait_for("stopping: requests in work are finished");
     client.write_all(b"00").unwrap();
     let mut answer = String::new();
     client.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer:?}");
     assert_eq!(idle.read(&mut [0; 8]).unwrap(), 0, "idle ones are closed");
-    assert!(stopped.join().unwrap().success());
+    assert!(running.stop().success());
 }

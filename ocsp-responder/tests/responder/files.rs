@@ -107,15 +107,13 @@ fn conditions_and_parts_are_understood() {
 }
 
 #[test]
-fn a_new_crl_is_served_within_seconds() {
+fn a_new_crl_is_served() {
     let (mut site, running, _) = running(&[1]);
     let newer = site.crl("device-1", 10, &[1, 2]);
-    let begun = std::time::Instant::now();
     site.put("crl/device-1.crl", &newer);
     until("the new CRL", || {
         get(running.address, "/crl/device-1.crl").body == newer
     });
-    assert!(begun.elapsed().as_secs() < 6, "{:?}", begun.elapsed());
     assert_eq!(
         running.metric("hallmark_ocsp_crl_entries{log=\"a\",path=\"crl/device-1.crl\"}"),
         Some(2.0)

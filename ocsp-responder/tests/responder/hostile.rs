@@ -55,11 +55,28 @@ fn broken_requests_get_malformed_request() {
         answered > good.len(),
         "every truncation at least: {answered}"
     );
-    let many: Vec<&[u8]> = (0..=CERT_IDS_MAX).map(|_| &good[..]).collect();
-    assert_eq!(
-        send(running.address, "POST", "/ocsp", "", &request(&many, None)).body,
-        malformed
-    );
+    answers(&running, &good);
+}
+
+#[test]
+fn as_many_certificates_are_answered_as_the_limit_says() {
+    let (site, running, good) = running("");
+    let der = std::fs::read(site.public().join("ca/device-1.cer")).unwrap();
+    let hashes = IssuerHashes::of_certificate(&der).unwrap();
+    let ask = |count: usize| {
+        let ids: Vec<Vec<u8>> = (0..count as u64)
+            .map(|n| hashes.cert_id(HashAlgorithm::Sha1, serial(n).as_bytes()))
+            .collect();
+        let ids: Vec<&[u8]> = ids.iter().map(Vec::as_slice).collect();
+        send(running.address, "POST", "/ocsp", "", &request(&ids, None)).body
+    };
+    assert_eq!(CERT_IDS_MAX, 64, "what docs/OCSP.md says");
+    let most = ask(64);
+    let Ok(ParsedResponse::Basic(basic)) = read_response(&most) else {
+        panic!("not a signed answer: {most:?}");
+    };
+    assert_eq!(basic.singles.len(), 64);
+    assert_eq!(ask(65), ErrorStatus::MalformedRequest.der());
     answers(&running, &good);
 }
 
@@ -74,13 +91,9 @@ fn a_body_that_is_too_long_is_refused_before_it_is_read() {
     );
     for (length, status) in [(1_000_000_000, 200), (u64::MAX, 431)] {
         let head = format!("POST /ocsp HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n");
-        let begun = Instant::now();
+        // Answered although none of it comes: nothing is waited for, or it would be 408.
         let answer = Answer::parse(&exchange(running.address, head.as_bytes()));
         assert_eq!(answer.status, status, "{answer:?}");
-        assert!(
-            begun.elapsed() < Duration::from_secs(5),
-            "nothing is waited for"
-        );
     }
     let chunked = format!(
         "POST /ocsp HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n{}",
@@ -144,46 +157,57 @@ fn slow_clients_are_dropped_and_hold_nobody() {
             .is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock);
         assert!(!timed_out, "still open");
     }
-    assert!(
-        begun.elapsed() < Duration::from_secs(25),
-        "{:?}",
-        begun.elapsed()
-    );
     answers(&running, &good);
+}
+
+/// Raises this process's limit of open files; how many there may be.
+fn open_files(wanted: u64) -> u64 {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let hard = getrlimit(Resource::Nofile).maximum;
+    let current = hard.map_or(wanted, |hard| hard.min(wanted));
+    let limit = Rlimit {
+        current: Some(current),
+        maximum: hard,
+    };
+    setrlimit(Resource::Nofile, limit).unwrap();
+    current
 }
 
 #[test]
 fn connections_are_bounded() {
-    let (_site, running, good) = running("connections = 300\nconnections_per_origin = 290");
+    // Files of other tests are open too.
+    let count = usize::try_from(open_files(12_000) - 1000)
+        .unwrap()
+        .min(10_000);
+    // Few enough to be full on a busy machine too, before the first of them are dropped for their slowness.
+    let places = count / 8;
+    let (_site, running, good) = running(&format!(
+        "connections = {}\nconnections_per_origin = {places}",
+        places + 10
+    ));
     let before = running.memory();
-    let open: Vec<TcpStream> = (0..600)
-        .map(|_| TcpStream::connect(running.address).unwrap())
-        .collect();
-    until("the surplus is refused", || {
-        running
-            .metric("hallmark_ocsp_connections_refused_total")
-            .unwrap()
-            >= 310.0
-    });
-    assert!(
-        running.memory() < before + 32 * 1024,
-        "{} KiB after {before} KiB",
-        running.memory()
-    );
-    let mut alive = 0;
-    for mut stream in open {
+    // The beginning of a head, which has to be kept.
+    let begin = |_| {
+        let mut stream = TcpStream::connect(running.address).unwrap();
+        // One that is refused may be closed by now.
+        let _ = stream.write_all(format!("GET /{} HTTP/1.1\r\nx: ", "a".repeat(4000)).as_bytes());
         stream
-            .set_read_timeout(Some(Duration::from_secs(5)))
-            .unwrap();
-        let sent = stream.write_all(b"GET /x HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
-        let mut answer = Vec::new();
-        let read = sent.and_then(|()| stream.read_to_end(&mut answer));
-        alive += usize::from(read.is_ok() && !answer.is_empty());
+    };
+    let metric = |name: &str| running.metric(name).unwrap();
+    let [accepted, refused] =
+        ["", "_refused"].map(|kind| format!("hallmark_ocsp_connections{kind}_total"));
+    let mut open: Vec<TcpStream> = Vec::new();
+    while open.len() < count {
+        // No more at a time than the system lets wait: it has the others try again seconds later.
+        open.extend((0..250).map(begin));
+        until("these have come", || {
+            metric(&accepted) + metric(&refused) >= open.len() as f64
+        });
     }
-    assert_eq!(
-        alive, 290,
-        "those with a place are answered, the others closed"
-    );
+    assert!(metric(&refused) > 0.0 && metric(&accepted) >= places as f64);
+    let each = (running.memory_peak() - before) * 1024 / places as u64;
+    assert!(each < 32 * 1024, "{each} octets for each of {places}");
+    drop(open);
     until("the places come back", || {
         !exchange(running.address, b"GET /x HTTP/1.0\r\n\r\n").is_empty()
     });
