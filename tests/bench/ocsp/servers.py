@@ -257,6 +257,7 @@ connections_per_origin = {CONNECTIONS_MAX}
 [ocsp]
 key_file = "state/answers.key"
 answer_life = "{LIFE}"
+signatures_per_origin = "unlimited"
 cache_mib = {site.cache_mib}
 [witness]
 name = "hallmark.example/bench-ocsp"
