@@ -39,7 +39,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::JoinSet;
 
@@ -174,10 +174,22 @@ impl Drop for Following {
     }
 }
 
+/// Connections that wait to be accepted: more than come in a moment, or the system has clients try again a second later.
+const BACKLOG: u32 = 4096;
+
 /// Listens on an address.
-async fn listen(address: SocketAddr) -> Result<TcpListener, RunError> {
-    let bound = TcpListener::bind(address).await;
-    bound.map_err(|source| RunError::Listen { address, source })
+fn listen(address: SocketAddr) -> Result<TcpListener, RunError> {
+    let listening = || {
+        let socket = match address {
+            SocketAddr::V4(_) => TcpSocket::new_v4(),
+            SocketAddr::V6(_) => TcpSocket::new_v6(),
+        }?;
+        // A restart does not wait for the connections of the process before it.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    listening().map_err(|source| RunError::Listen { address, source })
 }
 
 /// Reads the files that secure the ways to the appliances, as a start does.
@@ -229,9 +241,9 @@ impl Responder {
         }
         let mut public = Vec::new();
         for address in &config.listen.http {
-            public.push(listen(*address).await?);
+            public.push(listen(*address)?);
         }
-        let ops = listen(config.listen.ops).await?;
+        let ops = listen(config.listen.ops)?;
         let state = Arc::new(State {
             clock: clock.clone(),
             issuers: Issuers::new(config.logs.len()),

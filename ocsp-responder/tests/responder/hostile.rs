@@ -198,7 +198,7 @@ fn connections_are_bounded() {
         ["", "_refused"].map(|kind| format!("hallmark_ocsp_connections{kind}_total"));
     let mut open: Vec<TcpStream> = Vec::new();
     while open.len() < count {
-        // No more at a time than the system lets wait: it has the others try again seconds later.
+        // No more at a time than wait to be accepted: the system has others try again a second later.
         open.extend((0..250).map(begin));
         until("these have come", || {
             metric(&accepted) + metric(&refused) >= open.len() as f64
