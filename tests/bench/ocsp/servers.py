@@ -223,7 +223,7 @@ class OpensslOcsp(Server):
 
     def __init__(self, site, serials):
         directory = site.directory / "openssl"
-        directory.mkdir()
+        directory.mkdir(exist_ok=True)
         index = directory / "index.txt"
         index.write_text("".join(f"V\t99991231235959Z\t\t{serial.upper()}\tunknown\t/CN={serial}\n"
                                  for serial in serials))
