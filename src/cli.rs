@@ -1,7 +1,7 @@
 //! The command line: `hallmark --config FILE noun verb`.
 //!
 //! Owns arguments, output for people and for programs (`--json`), and exit codes: 0 done, 1 refused or
-//! failed, 2 not understood. Promises that a failure says what is wrong, where and what to do, with its
+//! failed, 2 not understood, 3 nothing done because nobody said yes. Promises that a failure says what is wrong, where and what to do, with its
 //! causes. Never takes a secret from an argument. Failure story: nothing is half done here; what a command
 //! changes, the daemon changes.
 
@@ -360,18 +360,21 @@ enum CertCommand {
         after_help = "Example: hallmark --config hallmark.toml cert show 4b1f00c5d2a94e7f8a6d03b1c7e95f20"
     )]
     Show {
-        /// Its serial: 32 hex digits
+        /// Its serial: 32 hex digits, also as `openssl x509 -serial` writes them
         #[arg(value_parser = serial)]
         serial: SerialNumber,
     },
     /// Revoke certificates, or put them on hold: one by its serial, or many after a look at them
     ///
-    /// One serial is revoked at once. Of anything else it first shows what would be revoked, and a token of that
-    /// selection; --yes revokes without looking, --selection TOKEN exactly what was shown. Criteria are combined:
-    /// a certificate must fulfil all of them. With key-compromise a line's own certificate also disables the line
+    /// One serial is revoked at once, unless --dry-run is there. Of anything else it first shows what would be
+    /// revoked, and a token of that selection; --yes revokes without looking, --selection TOKEN exactly what was
+    /// shown. Criteria are combined: a certificate must fulfil all of them. The exit code is 0 where all was done (or
+    /// shown, with --dry-run), 1 where not all was, 3 where nothing was because nobody was there to say yes. With key-compromise a line's own certificate also disables the line
     /// and withdraws its others. A run that was interrupted goes on when it is run again.
     #[command(after_help = "Example: hallmark --config hallmark.toml cert revoke \\
-         4b1f00c5d2a94e7f8a6d03b1c7e95f20 --reason key-compromise")]
+         4b1f00c5d2a94e7f8a6d03b1c7e95f20 --reason key-compromise\n\
+         Example: hallmark --config hallmark.toml cert revoke --order demo --dry-run\n\
+         Example: hallmark --config hallmark.toml cert revoke --order demo --selection TOKEN")]
     Revoke(Box<RevokeArguments>),
     /// Release certificates from their hold; criteria as for revoke
     #[command(
@@ -380,9 +383,9 @@ enum CertCommand {
     Release(Box<ReleaseArguments>),
 }
 
-/// A serial as people have it: `openssl x509 -serial` writes it in capitals, Hallmark does not.
+/// A serial as people have it.
 fn serial(text: &str) -> Result<SerialNumber, NotASerial> {
-    text.to_ascii_lowercase().parse()
+    SerialNumber::from_tool(text)
 }
 
 /// Which certificates to list.
@@ -400,7 +403,7 @@ struct ListArguments {
     /// Whose entry in the log comes after this one
     #[arg(long, value_name = "ENTRY")]
     after: Option<u64>,
-    /// At most so many
+    /// At most so many, 1 to 1000; where there are more, standard error says how to go on
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
     limit: u32,
 }
@@ -474,6 +477,7 @@ impl CliError {
     fn code(&self) -> ExitCode {
         match self {
             Self::Argument { .. } => ExitCode::from(2),
+            Self::Revoke(unfinished) => unfinished.code(),
             _ => ExitCode::FAILURE,
         }
     }

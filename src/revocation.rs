@@ -88,6 +88,8 @@ pub struct Done {
 /// How a certificate stands after the wish.
 #[derive(Clone, Copy, Debug)]
 pub struct Standing {
+    /// Which.
+    pub serial: SerialNumber,
     /// Its newest revocation.
     pub revocation: Revocation,
     /// Whether the wish made it so.
@@ -567,6 +569,7 @@ impl Done {
         self.changed += usize::from(changed);
         self.unchanged += usize::from(!changed);
         self.standings.push(Standing {
+            serial,
             revocation,
             changed,
         });

@@ -14,7 +14,7 @@ pub struct SerialNumber([u8; 16]);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NotASerial {
     /// Not 16 octets, or not 32 hex digits.
-    #[error("a serial has 16 octets, written as 32 lower-case hex digits")]
+    #[error("a serial has 16 octets, written as 32 hex digits")]
     Length,
     /// A character that is not a lower-case hex digit.
     #[error("a serial is written in lower-case hex digits only")]
@@ -43,6 +43,18 @@ impl SerialNumber {
             [0x40..=0x7f, ..] => Ok(Self(octets)),
             _ => Err(NotASerial::FirstOctet),
         }
+    }
+
+    /// Reads a serial as tools write it: `serial=4B5F…` (`openssl x509 -serial`), in capitals, with colons.
+    ///
+    /// For what people type; everywhere else the canonical form alone counts.
+    ///
+    /// # Errors
+    /// [`NotASerial`], as for the canonical form.
+    pub fn from_tool(text: &str) -> Result<Self, NotASerial> {
+        let text = text.trim();
+        let text = text.strip_prefix("serial=").unwrap_or(text);
+        text.replace(':', "").to_ascii_lowercase().parse()
     }
 
     /// The 16 octets, as they stand in the DER INTEGER.
@@ -126,6 +138,21 @@ mod tests {
         assert_eq!(serial(u32::MAX).partition(1), 1);
         assert_eq!(serial(u32::MAX).partition(u32::MAX), 1);
         assert_eq!(serial(9).partition(0), 0);
+    }
+
+    #[test]
+    fn what_tools_write_is_read() {
+        let serial = SerialNumber::from_random([0xff; 16]);
+        let colons = ["7F"; 1].into_iter().chain(["FF"; 15]);
+        let colons = colons.collect::<Vec<_>>().join(":");
+        let hex = serial.to_string();
+        let openssl = format!("serial={}\n", hex.to_uppercase());
+        for text in [&hex, &openssl, &colons, &hex.to_uppercase()] {
+            assert_eq!(SerialNumber::from_tool(text), Ok(serial), "{text}");
+        }
+        for text in ["", "serial=", "7f", "0x7f", "serial=serial=7f"] {
+            assert!(SerialNumber::from_tool(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -14,7 +14,9 @@ use crate::http::problem::{Problem, kind};
 use crate::revocation::{
     AuthorityRefused, Done, RevokeError, Uncertified, Visible, Wish, Withdrawn,
 };
-use crate::signing_log::{CertificateFilter, CertificateRecord, LogError, Revocation, Selection};
+use crate::signing_log::{
+    CertificateFilter, CertificateRecord, CertificateState, LogError, Revocation, Selection,
+};
 
 /// The most certificates that one list tells of.
 const LIST_MAX: u32 = 1000;
@@ -79,6 +81,9 @@ async fn listed(
         // An empty list would read as an order that has issued nothing yet.
         existing(admin, order.as_str())?;
     }
+    if let Some(issuer) = &filter.issuer {
+        known_issuer(admin, issuer).await?;
+    }
     let found = admin.inner.log.certificates(&filter).await;
     found.map_err(|error| Problem::from(&error))
 }
@@ -98,10 +103,16 @@ pub(super) async fn show(State(admin): State<Admin>, Path(serial): Path<String>)
 
 /// One certificate.
 async fn shown(admin: &Admin, serial: &str) -> Result<CertificateRecord, Problem> {
-    let number: SerialNumber = read_path(serial, "certificate")?;
+    let number = named(serial)?;
     let found = admin.inner.log.certificate(number).await;
     let found = found.map_err(|error| Problem::from(&error))?;
     found.ok_or_else(|| missing("certificate", serial))
+}
+
+/// A serial in a path, in any form that tools write.
+fn named(serial: &str) -> Result<SerialNumber, Problem> {
+    // What cannot be a serial names nothing.
+    SerialNumber::from_tool(serial).map_err(|_| missing("certificate", serial))
 }
 
 /// `POST /v1/certificates/{serial}/revoke`.
@@ -175,19 +186,45 @@ pub(super) async fn select(State(admin): State<Admin>, request: Body) -> Respons
             entries,
             after,
         } = read_json(request).await?;
-        if let Some(order) = &selection.order {
-            // An empty selection would read as an order that has issued nothing.
-            existing(&admin, order.as_str())?;
-        }
+        known(&admin, &selection).await?;
         let page = admin.inner.log.select(&selection, entries, after).await;
         page.map_err(|error| Problem::from(&error))
     };
     answer(outcome.await)
 }
 
+/// Judges the names in a selection: an empty one would read as an order, line or issuer that has nothing.
+async fn known(admin: &Admin, selection: &Selection) -> Result<(), Problem> {
+    if let Some(order) = &selection.order {
+        existing(admin, order.as_str())?;
+    }
+    if let Some(line) = &selection.line
+        && admin.inner.log.registry().line_state(line).is_none()
+    {
+        return Err(missing("line", line.as_str()));
+    }
+    match &selection.issuer {
+        Some(issuer) => known_issuer(admin, issuer).await,
+        None => Ok(()),
+    }
+}
+
+/// Judges an issuer's name.
+async fn known_issuer(admin: &Admin, issuer: &IssuerName) -> Result<(), Problem> {
+    let issuers = admin.inner.log.issuers().await;
+    let issuers = issuers.map_err(|error| Problem::from(&error))?;
+    if issuers.iter().any(|known| known.name == *issuer) {
+        return Ok(());
+    }
+    Err(missing("issuer", issuer.as_str()))
+}
+
 /// What a revocation of one certificate did.
 #[derive(Debug, Serialize)]
 struct Revoked {
+    serial: SerialNumber,
+    /// How it stands now, as a list of certificates has it.
+    status: CertificateState,
     #[serde(flatten)]
     revocation: Revocation,
     /// Whether it stood otherwise before.
@@ -232,7 +269,7 @@ async fn one(
     reason: RevocationReason,
     comment: Option<String>,
 ) -> Result<Revoked, Problem> {
-    let serial: SerialNumber = read_path(serial, "certificate")?;
+    let serial = named(serial)?;
     let wish = wish(vec![serial], reason, comment);
     let done = admin.inner.revocations.revoke(operator, &wish).await;
     only(done.map_err(|error| problem(&error))?)
@@ -254,6 +291,8 @@ fn only(done: Done) -> Result<Revoked, Problem> {
     let gone = || LogError::Damaged("a revocation has no answer".to_owned());
     let standing = standings.pop().ok_or_else(|| Problem::from(&gone()))?;
     Ok(Revoked {
+        serial: standing.serial,
+        status: standing.revocation.status(),
         revocation: standing.revocation,
         changed: standing.changed,
         withdrawn: lines.pop(),
@@ -281,6 +320,14 @@ fn problem(error: &RevokeError) -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_names_a_serial_as_tools_write_it() {
+        let hex = "4B1F00C5D2A94E7F8A6D03B1C7E95F20";
+        let read = named(&format!("serial={hex}")).map_err(|_| ()).unwrap();
+        assert_eq!(read.to_string(), hex.to_lowercase());
+        assert!(named("none").is_err());
+    }
 
     #[test]
     fn a_revocation_has_a_reason_that_revokes() {

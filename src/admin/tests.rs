@@ -488,6 +488,27 @@ async fn mistakes_are_problem_documents_and_change_nothing() {
             404,
             "missing",
         ),
+        (
+            "GET",
+            "/v1/certificates?issuer=none",
+            Value::Null,
+            404,
+            "missing",
+        ),
+        (
+            "POST",
+            "/v1/revocations/selection",
+            json!({"selection": {"issuer": "none"}}),
+            404,
+            "missing",
+        ),
+        (
+            "POST",
+            "/v1/revocations/selection",
+            json!({"selection": {"line": "none"}}),
+            404,
+            "missing",
+        ),
         ("GET", "/v1/nothing", Value::Null, 404, "no-such-path"),
         (
             "DELETE",

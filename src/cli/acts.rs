@@ -234,8 +234,10 @@ pub(super) async fn cert(
     let daemon = daemon(config);
     match command {
         CertCommand::List(arguments) => {
-            let found = daemon.get(&list_path(&arguments)).await?;
-            tell(output, &found, show::certificates)
+            let path = list_path(&arguments, arguments.after, arguments.limit);
+            let found = daemon.get(&path).await?;
+            tell(output, &found, show::certificates)?;
+            more(&arguments, &found, &daemon).await
         }
         CertCommand::Show { serial } => {
             let found = daemon.get(&format!("/v1/certificates/{serial}")).await?;
@@ -246,14 +248,29 @@ pub(super) async fn cert(
     }
 }
 
+/// Says on standard error that a list was cut off, and how to go on.
+async fn more(arguments: &ListArguments, found: &Value, daemon: &Client) -> Result<(), CliError> {
+    let found = show::items(found);
+    let full = usize::try_from(arguments.limit).is_ok_and(|limit| found.len() >= limit);
+    let last = found.last().and_then(|last| last.get("intent")?.as_u64());
+    let Some(last) = last.filter(|_| full) else {
+        return Ok(());
+    };
+    let next = daemon.get(&list_path(arguments, Some(last), 1)).await?;
+    if !show::items(&next).is_empty() {
+        let _written = writeln!(std::io::stderr(), "… there are more: --after {last}");
+    }
+    Ok(())
+}
+
 /// The path of a list of certificates.
-fn list_path(arguments: &ListArguments) -> String {
+fn list_path(arguments: &ListArguments, after: Option<u64>, limit: u32) -> String {
     let parts = [
         ("order", arguments.order.as_ref().map(ToString::to_string)),
         ("device_id", arguments.device_id.clone()),
         ("issuer", arguments.issuer.as_ref().map(ToString::to_string)),
-        ("after", arguments.after.map(|entry| entry.to_string())),
-        ("limit", Some(arguments.limit.to_string())),
+        ("after", after.map(|entry| entry.to_string())),
+        ("limit", Some(limit.to_string())),
     ];
     with_query("/v1/certificates", &parts)
 }

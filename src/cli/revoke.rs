@@ -5,8 +5,9 @@
 //! part of the doing names its serials. Never holds more in a request than one transaction takes. Failure story:
 //! a run that ends early says what it did; the same command goes on, and nothing is done twice.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -27,6 +28,9 @@ mod tell;
 
 /// Certificates that a look at a selection lists one by one.
 const SHOWN_MAX: usize = 20;
+
+/// Device ids without a certificate that an answer lists.
+const UNMATCHED_MAX: usize = 100;
 
 /// Why many were not revoked, or not all of them.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +58,22 @@ pub(super) enum Unfinished {
     /// The operator said no.
     #[error("nothing was done")]
     Declined,
+    /// Nobody was there to say yes.
+    #[error(
+        "nothing was done, since there is no terminal to ask at: add {0} to do it, --dry-run only to look"
+    )]
+    Unasked(&'static str),
+    /// The selection is empty.
+    #[error("nothing was done: no certificate fulfils all criteria")]
+    Empty,
+    /// Device ids without a certificate, beside others that were dealt with.
+    #[error(
+        "{0} device ids match no certificate and nothing was done for them: they are listed above (unmatched)"
+    )]
+    Unmatched(usize),
+    /// There is no such issuer.
+    #[error("there is no issuer {0}: `hallmark status` lists them")]
+    NoIssuer(IssuerName),
     /// It ended before its end.
     #[error(
         "ended after {done} of {of} certificates ({changed} changed): run the same command again to go on, nothing \
@@ -75,6 +95,16 @@ pub(super) enum Unfinished {
     Refused(usize),
 }
 
+impl Unfinished {
+    /// The exit code: 3 where nothing was done because nobody said yes.
+    pub(super) fn code(&self) -> ExitCode {
+        match self {
+            Self::Declined | Self::Unasked(_) => ExitCode::from(3),
+            _ => ExitCode::FAILURE,
+        }
+    }
+}
+
 /// What a selection holds.
 struct Found {
     /// It is of the log's first so many entries.
@@ -84,6 +114,8 @@ struct Found {
     shown: Vec<Value>,
     /// How many stand how.
     statuses: BTreeMap<String, u64>,
+    /// The device ids that were named and have no certificate among these, in lower case.
+    unmatched: BTreeSet<String>,
 }
 
 /// What is to be done.
@@ -155,17 +187,40 @@ impl Job<'_> {
             )
         };
         let body = json!({ "reason": self.reason, "comment": self.how.comment });
+        self.exists(issuer).await?;
         if self.how.dry_run || !self.confirmed(&question)? {
             let shown = json!({ "issuer": issuer, "reason": self.reason, "done": false });
-            return tell(self.output, &shown, |_| {
-                format!("{question}\nNothing was done: add --yes to do it.\n")
-            });
+            return self.not_done(&shown, &question);
         }
         let path = format!("/v1/issuers/{issuer}/revoke");
         let done = self.daemon.post(&path, Some(body)).await?;
         tell(self.output, &done, |done| {
             tell::one(&format!("the CA certificate of {issuer}"), done)
         })
+    }
+
+    /// Judges an issuer's name before a question about it.
+    async fn exists(&self, issuer: &IssuerName) -> Result<(), CliError> {
+        let status = self.daemon.get("/v1/status").await?;
+        let known = status.get("issuers").and_then(Value::as_array);
+        let mut known = known.ok_or(Unfinished::Answer)?.iter();
+        let named =
+            |one: &Value| one.get("issuer").and_then(Value::as_str) == Some(issuer.as_str());
+        if known.any(named) {
+            return Ok(());
+        }
+        Err(Unfinished::NoIssuer(issuer.clone()).into())
+    }
+
+    /// Tells what was not done about an authority: as it was asked, or because nobody said yes.
+    fn not_done(&self, shown: &Value, question: &str) -> Result<(), CliError> {
+        tell(self.output, shown, |_| {
+            format!("{question}\nNothing was done: add --yes to do it.\n")
+        })?;
+        if self.how.dry_run {
+            return Ok(());
+        }
+        Err(Unfinished::Unasked("--yes").into())
     }
 
     /// One certificate by its serial: at once, unless it is an issuer's.
@@ -179,11 +234,8 @@ impl Job<'_> {
             let question =
                 format!("{serial} is a CA certificate: its issuer then issues nothing. Go on?");
             if !self.confirmed(&question)? {
-                return tell(
-                    self.output,
-                    &json!({ "serial": serial, "done": false }),
-                    |_| format!("{question}\nNothing was done: add --yes to do it.\n"),
-                );
+                let shown = json!({ "serial": serial, "done": false });
+                return self.not_done(&shown, &question);
             }
         }
         let (act, body) = if self.releases() {
@@ -210,6 +262,7 @@ impl Job<'_> {
             return Err(Unfinished::NotIssued(missing).into());
         }
         let token = token(&found, self.reason);
+        let empty = found.serials.is_empty();
         let mut newer = 0;
         if let Some(shown) = &self.how.token {
             if *shown != token {
@@ -221,16 +274,24 @@ impl Job<'_> {
             newer = now.serials.len().saturating_sub(found.serials.len());
         }
         let look = json!({
-            "selection": token,
+            // Nothing can be done with an empty one.
+            "selection": (!empty).then_some(&token),
             "reason": self.reason,
             "matched": found.serials.len(),
             "statuses": found.statuses,
+            "shown": found.shown.len(),
             "certificates": found.shown,
+            "unmatched": found.unmatched(),
             "done": false,
         });
         let told = self.how.token.is_some() || self.how.yes;
-        if self.how.dry_run || !(told || self.asked(&look)?) {
-            return tell(self.output, &look, tell::look);
+        if self.how.dry_run || empty || !(told || self.asked(&look)?) {
+            tell(self.output, &look, tell::look)?;
+            return match (self.how.dry_run, told || self.interactive()) {
+                (true, _) => Ok(()),
+                (false, true) => Err(Unfinished::Empty.into()),
+                (false, false) => Err(Unfinished::Unasked("--yes or --selection TOKEN").into()),
+            };
         }
         self.perform(&found, &token, newer).await
     }
@@ -246,7 +307,10 @@ impl Job<'_> {
             serials: Vec::new(),
             shown: Vec::new(),
             statuses: BTreeMap::new(),
+            unmatched: BTreeSet::new(),
         };
+        let named = selections.iter().flat_map(|part| &part.device_ids);
+        found.unmatched = named.cloned().collect();
         let mut entries = entries;
         for selection in selections {
             let mut after = Value::Null;
@@ -280,9 +344,6 @@ impl Job<'_> {
         let _shown = write!(io::stderr(), "{}", tell::table(look));
         let act = if self.releases() { "Release" } else { "Revoke" };
         let matched = look.get("matched").and_then(Value::as_u64).unwrap_or(0);
-        if matched == 0 {
-            return Ok(false);
-        }
         let question = format!("{act} these {matched} certificates ({})?", self.reason);
         ask(&question)
     }
@@ -329,7 +390,8 @@ impl Job<'_> {
         }
         let (done, of) = (sum.done, found.serials.len());
         let (changed, refused) = (sum.changed, sum.refused.len());
-        let told = sum.told(token, self.reason, of, newer);
+        let mut told = sum.told(token, self.reason, of, newer);
+        told["unmatched"] = found.unmatched();
         match self.output {
             Output::Json => print_json(&told)?,
             Output::Text => print(&tell::sum(&told))?,
@@ -346,6 +408,11 @@ impl Job<'_> {
         }
         if refused > 0 {
             return Err(Unfinished::Refused(refused).into());
+        }
+        // With a token, or after a question, they were shown before.
+        let unseen = self.how.yes && self.how.token.is_none();
+        if unseen && !found.unmatched.is_empty() {
+            return Err(Unfinished::Unmatched(found.unmatched.len()).into());
         }
         Ok(())
     }
@@ -420,6 +487,9 @@ impl Found {
             let text = |name| certificate.get(name).and_then(Value::as_str);
             let serial = text("serial").and_then(|serial| serial.parse().ok());
             self.serials.push(serial.ok_or(Unfinished::Answer)?);
+            if let Some(id) = text("device_id") {
+                self.unmatched.remove(&arguments::fold(id));
+            }
             let status = text("status").unwrap_or_default().to_owned();
             *self.statuses.entry(status).or_default() += 1;
             if self.shown.len() < SHOWN_MAX {
@@ -427,6 +497,12 @@ impl Found {
             }
         }
         Ok(())
+    }
+
+    /// The device ids without a certificate, as they are told: how many, and the first of them.
+    fn unmatched(&self) -> Value {
+        let first: Vec<_> = self.unmatched.iter().take(UNMATCHED_MAX).collect();
+        json!({ "count": self.unmatched.len(), "device_ids": first })
     }
 }
 
@@ -493,6 +569,7 @@ mod tests {
             serials: serials.collect(),
             shown: Vec::new(),
             statuses: BTreeMap::new(),
+            unmatched: BTreeSet::new(),
         }
     }
 
@@ -518,6 +595,19 @@ mod tests {
     }
 
     #[test]
+    fn what_nobody_said_yes_to_has_an_exit_code_of_its_own() {
+        let three = ExitCode::from(3);
+        for (unfinished, code) in [
+            (Unfinished::Declined, three),
+            (Unfinished::Unasked("--yes"), three),
+            (Unfinished::Empty, ExitCode::FAILURE),
+            (Unfinished::Unmatched(1), ExitCode::FAILURE),
+        ] {
+            assert_eq!(unfinished.code(), code, "{unfinished}");
+        }
+    }
+
+    #[test]
     fn parts_are_summed_and_pages_counted() {
         let mut sum = Sum::default();
         let part = |visible: u64| json!({"changed": 2, "unchanged": 1, "refused": [{"serial": "s"}], "visible": {"log": visible}});
@@ -531,8 +621,14 @@ mod tests {
         assert_eq!(told["done"], false, "8 of 9");
         let mut found = found(1, 0);
         let serial = SerialNumber::from_random([1; 16]);
-        let page = json!({"certificates": [{"serial": serial, "status": "issued"}]});
+        found.unmatched = ["dev-1", "dev-2"].map(str::to_owned).into();
+        let page =
+            json!({"certificates": [{"serial": serial, "status": "issued", "device_id": "Dev-1"}]});
         found.take(&page).unwrap();
+        assert_eq!(
+            found.unmatched(),
+            json!({"count": 1, "device_ids": ["dev-2"]})
+        );
         assert_eq!((found.serials.len(), found.statuses["issued"]), (1, 1));
         assert!(found.take(&json!({})).is_err());
     }

@@ -481,7 +481,11 @@ fn crls(value: &Value) -> String {
             text(crl, "issuer"),
             partition,
             text(crl, "number"),
-            text(crl, "listed"),
+            // How many are on a CRL that was made before this start is not known.
+            match text(crl, "listed").as_str() {
+                "-" if crl.get("number").is_some_and(Value::is_u64) => "?".to_owned(),
+                listed => listed.to_owned(),
+            },
             date(crl, "this_update"),
             date(crl, "next_update"),
             text(crl, "problem"),

@@ -35,14 +35,20 @@ fn every_command_has_an_example_that_parses() {
             .get_after_help()
             .map(ToString::to_string)
             .unwrap_or_default();
-        let example = help.strip_prefix("Example: hallmark ").unwrap_or_default();
-        assert!(!example.is_empty(), "{} has no example", command.get_name());
-        let example = example.split(" > ").next().unwrap().replace("\\\n", " ");
-        let words = example
-            .split_whitespace()
-            .map(|word| word.trim_matches('\''));
-        let parsed = Arguments::try_parse_from(std::iter::once("hallmark").chain(words));
-        assert!(parsed.is_ok(), "{example}: {}", parsed.unwrap_err());
+        let examples = help.strip_prefix("Example: hallmark ").unwrap_or_default();
+        assert!(
+            !examples.is_empty(),
+            "{} has no example",
+            command.get_name()
+        );
+        for example in examples.split("\nExample: hallmark ") {
+            let example = example.split(" > ").next().unwrap().replace("\\\n", " ");
+            let words = example
+                .split_whitespace()
+                .map(|word| word.trim_matches('\''));
+            let parsed = Arguments::try_parse_from(std::iter::once("hallmark").chain(words));
+            assert!(parsed.is_ok(), "{example}: {}", parsed.unwrap_err());
+        }
     }
 }
 

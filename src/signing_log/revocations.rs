@@ -16,7 +16,7 @@ use sqlx::{QueryBuilder, Row as _, Sqlite};
 
 use super::append::Sealed;
 use super::error::LogError;
-use super::record::{IssuerRecord, IssuerRole};
+use super::record::{CertificateState, IssuerRecord, IssuerRole};
 use super::tables::{WriteFault, issuer, serial, signed, unsigned};
 
 /// Rows in one statement, as for other appends.
@@ -31,6 +31,19 @@ pub struct Revocation {
     pub reason: Option<RevocationReason>,
     /// Its entry.
     pub entry: LeafIndex,
+}
+
+impl Revocation {
+    /// The status of a certificate that was issued, or may have been, and stands so.
+    #[must_use]
+    pub const fn status(&self) -> CertificateState {
+        match self.reason {
+            None => CertificateState::Unresolved,
+            Some(RevocationReason::CertificateHold) => CertificateState::OnHold,
+            Some(RevocationReason::RemoveFromCrl) => CertificateState::Issued,
+            Some(_) => CertificateState::Revoked,
+        }
+    }
 }
 
 /// What became of the wish to revoke, hold or release one certificate.

@@ -5,6 +5,8 @@
 //! for each page, whatever is selected. Never selects a CA's certificate unless its serial is named. Failure
 //! story: a criterion that cannot be is refused before anything is read.
 
+use std::collections::BTreeSet;
+
 use certstatus::log::entry::Slug;
 use certstatus::log::{DetailHash, Entry, IssuerName};
 use certstatus::{SerialNumber, UnixMillis};
@@ -77,6 +79,10 @@ pub struct SelectionPage {
     pub certificates: Vec<CertificateRecord>,
     /// Where the next page begins (`after`); none after the last one.
     pub next: Option<u64>,
+    /// Device ids of the selection that no certificate on any of its pages has, in lower case; the first page alone
+    /// has them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unmatched: Vec<String>,
 }
 
 /// A criterion that cannot be.
@@ -171,16 +177,23 @@ pub(super) async fn page(
     } else {
         end.min(first.saturating_add(WINDOW))
     };
+    let unmatched = if after.is_none() && !selection.device_ids.is_empty() {
+        // An index leads to these, so one window has them all.
+        let within = (first, window, entries);
+        unmatched(selection, within, pattern.as_ref(), database).await?
+    } else {
+        Vec::new()
+    };
     let mut select = QueryBuilder::<Sqlite>::new(CERTIFICATES);
     select.push(NEWEST);
-    select.push(" WHERE o.outcome <> 1 AND c.intent >= ");
-    select.push_bind(integer(first));
-    select.push(" AND c.intent < ").push_bind(integer(window));
-    select.push(" AND o.entry < ").push_bind(integer(entries));
-    criteria(selection, &mut select);
+    bounded(selection, (first, window, entries), &mut select);
     select.push(" ORDER BY c.intent LIMIT ");
     select.push_bind(integer(limits::SELECTION_PAGE));
-    let rows = select.build().fetch_all(database).await.map_err(failed)?;
+    let rows = select
+        .build()
+        .fetch_all(&mut *database)
+        .await
+        .map_err(failed)?;
     let mut certificates = Vec::with_capacity(rows.len());
     for row in &rows {
         certificates.push(record(row).map_err(failed)?);
@@ -202,7 +215,45 @@ pub(super) async fn page(
         entries,
         certificates,
         next,
+        unmatched,
     })
+}
+
+/// The device ids that were named and that no certificate of the selection has, in lower case.
+async fn unmatched(
+    selection: &Selection,
+    within: (u64, u64, u64),
+    pattern: Option<&DeviceIdPattern>,
+    database: &mut SqliteConnection,
+) -> Result<Vec<String>, LogError> {
+    let named = selection.device_ids.iter();
+    let mut unmatched: BTreeSet<_> = named.map(|id| id.to_ascii_lowercase()).collect();
+    let head = "SELECT DISTINCT c.device_id FROM certificate c \
+         LEFT JOIN outcome o ON o.intent = c.intent";
+    let mut select = QueryBuilder::<Sqlite>::new(head);
+    bounded(selection, within, &mut select);
+    let rows = select.build().fetch_all(database).await.map_err(failed)?;
+    for row in &rows {
+        let id: Option<&str> = row.try_get("device_id").map_err(failed)?;
+        let id = id.filter(|id| pattern.is_none_or(|pattern| pattern.matches(id)));
+        if let Some(id) = id {
+            unmatched.remove(&id.to_ascii_lowercase());
+        }
+    }
+    Ok(unmatched.into_iter().collect())
+}
+
+/// The criteria, within the intents from the first number to before the second, of the third number of entries.
+fn bounded(
+    selection: &Selection,
+    (first, window, entries): (u64, u64, u64),
+    select: &mut QueryBuilder<Sqlite>,
+) {
+    select.push(" WHERE o.outcome <> 1 AND c.intent >= ");
+    select.push_bind(integer(first));
+    select.push(" AND c.intent < ").push_bind(integer(window));
+    select.push(" AND o.entry < ").push_bind(integer(entries));
+    criteria(selection, select);
 }
 
 /// The criteria that SQL judges.

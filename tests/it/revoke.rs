@@ -77,7 +77,8 @@ async fn a_bulk_that_is_killed_in_the_middle_goes_on_and_revokes_nothing_twice()
         "superseded",
     ];
 
-    let look = appliance.json(&criteria);
+    let look = appliance.json(&[&criteria[..], &["--dry-run"]].concat());
+    assert_eq!(look["shown"], 20);
     assert_eq!(
         (&look["matched"], &look["done"]),
         (&json!(MANY), &json!(false))
@@ -162,7 +163,8 @@ async fn what_is_done_is_what_was_shown() {
             "--device-id-to",
             "DEV-00009",
         ];
-        let look = appliance.json(&[&range[..], &["--reason", "certificate-hold"]].concat());
+        let hold = ["--reason", "certificate-hold", "--dry-run"];
+        let look = appliance.json(&[&range[..], &hold].concat());
         assert_eq!(look["matched"], 5);
         let token = look["selection"].as_str().unwrap().to_owned();
         // Another reason, other criteria and no token at all are not what was shown.
@@ -221,13 +223,90 @@ async fn what_is_done_is_what_was_shown() {
         );
         assert_eq!(released["refused"].as_array().unwrap().len(), 1);
         assert_eq!(devices(appliance, "on-hold"), 3);
-        let text = appliance.command(&["cert", "revoke", "--device-ids", list]);
+        let unasked = appliance.try_command(&["cert", "revoke", "--device-ids", list]);
+        let text = String::from_utf8_lossy(&unasked.stdout).into_owned();
         assert!(
             text.contains("nothing was done") && text.contains("--selection"),
             "{text}"
         );
-        let none = appliance.try_command(&["cert", "revoke", "--order", "none", "--yes"]);
-        assert_eq!(none.status.code(), Some(1));
+        assert_eq!(unasked.status.code(), Some(3), "nobody said yes");
+        for unknown in [
+            ["--order", "none", "--yes"],
+            ["--line", "none", "--yes"],
+            ["--issuer", "none", "--yes"],
+            ["--issuer", "none", "--dry-run"],
+            ["--issuer-certificate", "none", "--dry-run"],
+        ] {
+            let none = appliance.try_command(&[&["cert", "revoke"][..], &unknown].concat());
+            let said = String::from_utf8_lossy(&none.stderr).into_owned();
+            assert_eq!(none.status.code(), Some(1), "{unknown:?}");
+            assert!(said.contains("there is no "), "{said}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_matches_nothing_is_told_and_a_look_never_revokes() {
+    with_appliance(async |appliance| {
+        let line = appliance.line_and_order(10);
+        issue_many(appliance, &line, 4).await;
+        let issued = appliance.json(&["cert", "list", "--order", "demo"]);
+        let serial = issued[0]["serial"].as_str().unwrap().to_owned();
+
+        // A list that has come to one serial, as the documented script calls it, and as openssl writes it.
+        let openssl_form = format!("serial={}", serial.to_uppercase());
+        for form in [&serial, &openssl_form] {
+            let look = appliance.json(&["cert", "revoke", form, "--dry-run"]);
+            assert_eq!((&look["matched"], &look["shown"]), (&json!(1), &json!(1)));
+            assert!(look["selection"].is_string(), "{look}");
+        }
+        assert_eq!(devices(appliance, "revoked"), 0, "a look changes nothing");
+        let held = ["--reason", "certificate-hold"];
+        let one = appliance.json(&[&["cert", "revoke", &openssl_form][..], &held].concat());
+        assert_eq!(
+            (&one["serial"], &one["status"]),
+            (&json!(serial), &json!("on-hold"))
+        );
+        let one = appliance.json(&["cert", "release", &serial]);
+        assert_eq!(one["status"], "issued");
+
+        // A list with an id that nothing has.
+        let list = appliance.site.path().join("ids");
+        std::fs::write(&list, "dev-00001\nDEV-00002\ndev-0000x\n").unwrap();
+        let revoke = ["cert", "revoke", "--device-ids", list.to_str().unwrap()];
+        let unmatched = json!({"count": 1, "device_ids": ["dev-0000x"]});
+        let look = appliance.json(&[&revoke[..], &["--dry-run"]].concat());
+        assert_eq!(
+            (&look["matched"], &look["unmatched"]),
+            (&json!(2), &unmatched)
+        );
+        let done = appliance.try_command(&[&revoke[..], &["--yes", "--json"]].concat());
+        assert_eq!(done.status.code(), Some(1), "not all was done");
+        let done = told(&done);
+        assert_eq!(
+            (&done["changed"], &done["unmatched"]),
+            (&json!(2), &unmatched)
+        );
+        assert_eq!(devices(appliance, "revoked"), 2);
+
+        // Nothing at all: no token, and no success.
+        let none = ["cert", "revoke", "--device-id", "dev-none"];
+        let look = appliance.json(&[&none[..], &["--dry-run"]].concat());
+        assert_eq!(
+            (&look["matched"], &look["selection"]),
+            (&json!(0), &Value::Null)
+        );
+        let done = appliance.try_command(&[&none[..], &["--yes"]].concat());
+        assert_eq!(done.status.code(), Some(1));
+
+        // A list that was cut off says so, beside the JSON.
+        let listed = appliance.try_command(&["cert", "list", "--limit", "2", "--json"]);
+        assert_eq!(told(&listed).as_array().unwrap().len(), 2);
+        let said = String::from_utf8_lossy(&listed.stderr).into_owned();
+        assert!(said.contains("there are more: --after "), "{said}");
+        let listed = appliance.try_command(&["cert", "list", "--limit", "1000", "--json"]);
+        assert!(listed.stderr.is_empty());
     })
     .await;
 }
@@ -309,7 +388,9 @@ async fn an_issuer_is_revoked_by_its_parent_and_issues_nothing_from_then_on() {
         "--reason",
         "ca-compromise",
     ];
-    assert_eq!(appliance.json(&words)["done"], false, "it asks first");
+    let asked = appliance.try_command(&[&words[..], &["--json"]].concat());
+    assert_eq!(asked.status.code(), Some(3), "nobody said yes");
+    assert_eq!(told(&asked)["done"], false, "it asks first");
     let done = appliance.json(&[&words[..], &["--yes"]].concat());
     assert_eq!(
         (&done["reason"], &done["changed"]),

@@ -57,7 +57,7 @@ pub(super) struct How {
     /// Only show what it would be done to
     #[arg(long, conflicts_with_all = ["yes", "token"])]
     pub(super) dry_run: bool,
-    /// Do it without asking
+    /// Do it without asking; the exit code is 1 where nothing matches, or a device id that was named does not
     #[arg(long)]
     pub(super) yes: bool,
     /// Do it to exactly the selection that was shown with this token
@@ -69,7 +69,7 @@ pub(super) struct How {
 #[derive(Debug, Args)]
 #[group(id = "criteria", multiple = true)]
 pub(super) struct Which {
-    /// These: 32 hex digits each
+    /// These: 32 hex digits each, also as `openssl x509 -serial` writes them
     #[arg(value_parser = serial, required_unless_present_any = [
         "order", "line", "issuer", "kind", "device_id", "device_ids", "device_id_from", "device_id_to",
         "device_id_pattern", "issued_from", "issued_until", "key", "issuer_certificate",
@@ -148,7 +148,13 @@ fn reason(text: &str) -> Result<RevocationReason, String> {
             Err("a release is another command: cert release".to_owned())
         }
         Ok(reason) => Ok(reason),
-        Err(error) => Err(error.to_string()),
+        // The names that there are, without the one that is refused above.
+        Err(_) => {
+            let reasons = RevocationReason::ALL.into_iter();
+            let reasons = reasons.filter(|reason| *reason != RevocationReason::RemoveFromCrl);
+            let names: Vec<_> = reasons.map(RevocationReason::name).collect();
+            Err(format!("it is one of {}", names.join(", ")))
+        }
     }
 }
 
@@ -234,7 +240,7 @@ fn parts<T>(list: &[T]) -> Vec<&[T]> {
 }
 
 /// A device id as the appliance compares it.
-fn fold(id: &str) -> String {
+pub(super) fn fold(id: &str) -> String {
     id.to_ascii_lowercase()
 }
 
@@ -289,7 +295,7 @@ fn key(text: &str) -> Result<DetailHash, CliError> {
         argument: "--key",
         problem: format!("{text}: {problem}"),
     };
-    let spki = match der::pem::decode_vec(&octets) {
+    let spki = match der::pem::decode_vec(first_pem(&octets)) {
         Ok(("PUBLIC KEY", spki)) => Some(spki),
         Ok(("CERTIFICATE", der)) => spki_of(&der),
         Ok((label, _)) if label.contains("PRIVATE") => {
@@ -304,9 +310,21 @@ fn key(text: &str) -> Result<DetailHash, CliError> {
     if let Some(spki) = spki {
         return Ok(DetailHash::of(&spki));
     }
-    let csr = Csr::parse(&octets).and_then(Csr::verify);
+    let csr = Csr::parse(first_pem(&octets)).and_then(Csr::verify);
     let csr = csr.map_err(|_| refused("is neither a public key, a request nor a certificate"))?;
     Ok(csr.spki_sha256())
+}
+
+/// The first of several PEM blocks: of a chain, the certificate itself. As it came, where it is no PEM.
+fn first_pem(octets: &[u8]) -> &[u8] {
+    let first = || {
+        let text = std::str::from_utf8(octets).ok()?;
+        let block = text.get(text.find("-----BEGIN ")?..)?;
+        let end = block.find("-----END ")?;
+        let line = block.get(end..)?.lines().next()?;
+        Some(block.get(..end + line.len())?.as_bytes())
+    };
+    first().unwrap_or(octets)
 }
 
 /// The key in a certificate.
@@ -376,10 +394,17 @@ mod tests {
         let params = rcgen::CertificateParams::new(Vec::new()).unwrap();
         let certificate = params.self_signed(&pair).unwrap();
         let request = params.serialize_request(&pair).unwrap();
+        let another = rcgen::KeyPair::generate().unwrap();
+        let other = params.self_signed(&another).unwrap();
         let files = [
             pair.public_key_pem().into_bytes(),
             pair.subject_public_key_info(),
             certificate.pem().into_bytes(),
+            // A chain begins with the certificate itself.
+            [certificate.pem(), other.pem()].concat().into_bytes(),
+            [certificate.pem(), other.pem()]
+                .join("\r\n# its issuer\r\n")
+                .into_bytes(),
             certificate.der().to_vec(),
             request.pem().unwrap().into_bytes(),
             request.der().to_vec(),

@@ -110,11 +110,34 @@ pub(super) fn table(value: &Value) -> String {
         .map(|(status, count)| format!("{count} {status}"))
         .collect();
     let _ = writeln!(told, "{matched} certificates: {}", statuses.join(", "));
+    told.push_str(&unmatched(value));
     told
+}
+
+/// Device ids that were named and have no certificate in the selection.
+fn unmatched(value: &Value) -> String {
+    let count = value.pointer("/unmatched/count").and_then(Value::as_u64);
+    let count = count.unwrap_or(0);
+    if count == 0 {
+        return String::new();
+    }
+    let first = value
+        .pointer("/unmatched/device_ids")
+        .map_or(&[][..], items);
+    let more = if u64::try_from(first.len()).is_ok_and(|first| first < count) {
+        ", …"
+    } else {
+        ""
+    };
+    let first = text(value, "unmatched.device_ids").replace(',', ", ");
+    format!("unmatched: {count} of the device ids have no certificate among these: {first}{more}\n")
 }
 
 /// A look at a selection: what it would be done to, and how it is done.
 pub(super) fn look(value: &Value) -> String {
+    if value.get("selection").is_none_or(Value::is_null) {
+        return format!("{}nothing is to be done\n", table(value));
+    }
     format!(
         "{}nothing was done; to do exactly this ({}), add to the same command: --selection {}\n",
         table(value),
@@ -145,6 +168,7 @@ pub(super) fn sum(value: &Value) -> String {
             "{newer} more fulfil the criteria now: they were issued after the look, and are as they were"
         );
     }
+    told.push_str(&unmatched(value));
     for withdrawn in value.get("lines").map_or(&[][..], items) {
         told.push_str(&line(withdrawn));
     }
@@ -206,6 +230,17 @@ mod tests {
         }));
         for part in ["… and 1 more", "2 issued, 1 revoked", "--selection 7-abc"] {
             assert!(told.contains(part), "{told}");
+        }
+        let lacking = json!({"count": 3, "device_ids": ["dev-8", "dev-9"]});
+        for told in [
+            look(&json!({"matched": 0, "selection": null, "unmatched": lacking})),
+            sum(&json!({"matched": 9, "changed": 9, "unmatched": lacking})),
+        ] {
+            assert!(
+                told.contains("3 of the device ids") && told.contains("dev-8, dev-9, …"),
+                "{told}"
+            );
+            assert!(!told.contains("--selection"), "{told}");
         }
         for odd in [
             Value::Null,

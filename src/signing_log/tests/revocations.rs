@@ -366,6 +366,17 @@ async fn selections_name_what_fulfils_every_criterion() {
     for (selection, expected) in &rows {
         assert_eq!(selected(&log, selection).await, *expected, "{selection:?}");
     }
+    // Named, and without a certificate that fulfils the rest.
+    let named = Selection {
+        device_ids: ["DEV-3", "None", "dev-x", "open"].map(str::to_owned).into(),
+        device_id_pattern: text("[dD]ev-[3X]"),
+        order: Some("demo".parse().unwrap()),
+        ..none()
+    };
+    let page = log.select(&named, None, None).await.unwrap();
+    assert_eq!(page.unmatched, ["dev-x", "none", "open"]);
+    let page = log.select(&named, None, Some(0)).await.unwrap();
+    assert!(page.unmatched.is_empty(), "the first page had them");
     let before = log.status().size;
     log.record_issued(site.ca.certify(open)).await.unwrap();
     // What came to its end later is not of the earlier entries.
