@@ -101,7 +101,21 @@ enum RoundError {
     },
     /// The broker.
     #[error("the CRL is in place and the broker could not be told")]
-    Tell(#[from] TellError),
+    Tell(#[source] TellError),
+    /// The broker, which was told.
+    #[error(
+        "the CRL is in place and new connections are judged by it; sessions of revoked clients are NOT ended"
+    )]
+    Sessions(#[source] TellError),
+}
+
+impl From<TellError> for RoundError {
+    fn from(error: TellError) -> Self {
+        match error {
+            TellError::Sessions(why) => Self::Sessions(*why),
+            other => Self::Tell(other),
+        }
+    }
 }
 
 /// One issuer's CRL: what is in place, and what the broker was told of.
@@ -423,7 +437,8 @@ impl Syncer {
         let text = crate::chain(error);
         self.counts.failures += 1;
         if self.failure.as_deref() != Some(&text) {
-            tracing::error!(error = text, "it is tried again");
+            // In the message too: not every reader of a log shows fields.
+            tracing::error!(error = text, "{text}; it is tried again");
             self.failure = Some(text);
         }
     }
@@ -457,15 +472,24 @@ fn millis(duration: Duration) -> u64 {
 /// Checks that what a configuration names can be used, without asking or changing anything.
 ///
 /// # Errors
-/// [`SyncError::State`]: the directory of a file is missing.
+/// [`SyncError::State`]: the directory of a file is missing, and so is the one that it would be made in.
 pub fn check(config: &SyncConfig) -> Result<(), SyncError> {
     let issuers: Vec<&Issuer> = config.crls.iter().map(|crl| &crl.issuer).collect();
     for path in config.broker.target.paths(&issuers) {
         let parent = path.parent().unwrap_or(Path::new("/"));
-        let found = std::fs::metadata(parent).and_then(|data| match data.is_dir() {
-            true => Ok(()),
-            false => Err(io::ErrorKind::NotADirectory.into()),
-        });
+        let is_directory = |path: &Path| {
+            std::fs::metadata(path).and_then(|data| match data.is_dir() {
+                true => Ok(()),
+                false => Err(io::ErrorKind::NotADirectory.into()),
+            })
+        };
+        let found = match is_directory(parent) {
+            // A run makes it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                is_directory(parent.parent().unwrap_or(Path::new("/"))).map_err(|_| error)
+            }
+            found => found,
+        };
         found.map_err(|source| SyncError::State {
             path: parent.to_owned(),
             source,

@@ -110,6 +110,9 @@ pub enum TellError {
         /// The end of what it printed.
         messages: String,
     },
+    /// The broker was told, and sessions of revoked clients go on.
+    #[error("sessions of revoked clients are not ended")]
+    Sessions(#[source] Box<TellError>),
     /// The command does not end.
     #[error("{program} did not end within {} s and was killed", deadline.as_secs())]
     Late {
@@ -161,7 +164,8 @@ impl BrokerConfig {
                     Reload::Command(words) => run(words, &[], self.deadline).await?,
                 }
                 if let Some(words) = restart.as_ref().filter(|_| newly_revoked) {
-                    run(words, &[], self.deadline).await?;
+                    let ended = run(words, &[], self.deadline).await;
+                    ended.map_err(|why| TellError::Sessions(Box::new(why)))?;
                     tracing::info!(
                         "mosquitto was restarted: sessions of revoked clients are over, the others come back"
                     );
@@ -170,7 +174,10 @@ impl BrokerConfig {
             }
             // It reads the files at each handshake.
             Kind::RabbitMq { control } => match control.as_ref().filter(|_| newly_revoked) {
-                Some(words) => end_sessions(words, changes, self.deadline).await,
+                Some(words) => {
+                    let ended = end_sessions(words, changes, self.deadline).await;
+                    ended.map_err(|why| TellError::Sessions(Box::new(why)))
+                }
                 None => Ok(()),
             },
             Kind::Hook(words) => run(words, &hook_input(changes), self.deadline).await,

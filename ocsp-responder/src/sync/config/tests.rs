@@ -213,3 +213,18 @@ fn a_hook_has_a_file_or_a_directory() {
         assert!(told.contains(expected), "{expected:?} is not in {told:?}");
     }
 }
+
+#[test]
+fn a_directory_that_a_run_makes_need_not_be_there() {
+    let openssl = directory();
+    let check = |file: &str| {
+        let text = RIGHT.replace("\"revoked.pem\"", &format!("{file:?}"));
+        crate::sync::check(&load(&openssl, &text).unwrap())
+    };
+    assert!(check("revoked.pem").is_ok());
+    assert!(check("new/revoked.pem").is_ok());
+    assert!(!openssl.path("new").exists(), "a check makes nothing");
+    for wrong in ["none/new/revoked.pem", "ca.crt/revoked.pem"] {
+        assert!(check(wrong).is_err(), "{wrong}");
+    }
+}

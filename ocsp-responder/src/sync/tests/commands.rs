@@ -107,6 +107,11 @@ async fn all_sessions_end_where_rabbitmq_cannot_tell_whose_they_are() {
     ca.openssl.write("close_all_connections", b"");
     ca.serve(&ca.crl(&list(13, 0, &[1, 2, 3])));
     assert_eq!(syncer.once().await.exit_code(), 1);
+    let told = syncer.status().text();
+    assert!(
+        told.contains("are NOT ended") && !told.contains("could not be told"),
+        "{told}"
+    );
     std::fs::remove_file(ca.path("eval")).unwrap();
     clock.pass(Duration::from_secs(1));
     assert_eq!(syncer.once().await.exit_code(), 0);
@@ -151,5 +156,31 @@ async fn mosquitto_is_restarted_for_new_revocations_only() {
         ca.serve(&ca.crl(&list(number, 0, revoked)));
         assert_eq!(syncer.once().await.exit_code(), 0);
         assert_eq!(asked(), expected);
+    }
+}
+
+#[tokio::test]
+async fn sessions_that_go_on_are_told_apart_from_a_broker_that_was_not_told() {
+    for (reload, restart, said) in [
+        ("true", "false", "are NOT ended"),
+        ("false", "true", "could not be told"),
+    ] {
+        let (ca, clock) = (Ca::new(), clock());
+        let table = format!(
+            "[mosquitto]\ncrl_file = \"target.pem\"\nend_sessions = true\n\
+             reload_command = [\"{reload}\"]\nrestart_command = [\"{restart}\"]"
+        );
+        let crls = [("device-1", "[\"source\"]")];
+        let mut syncer = ca.open_with(&table, &crls, &clock).unwrap();
+        ca.serve(&ca.crl(&list(10, 0, &[1])));
+        assert_eq!(syncer.once().await.exit_code(), 1);
+        let told = syncer.status().text();
+        assert!(
+            told.contains(said) && told.contains("false ended with"),
+            "{told}"
+        );
+        // It is owed in both cases.
+        clock.pass(Duration::from_secs(1));
+        assert_eq!(syncer.once().await.exit_code(), 1);
     }
 }
