@@ -8,7 +8,7 @@
 //! Failure story: whatever goes wrong, the old view stays and its [`Reader::as_of`] tells its age; the caller answers
 //! `tryLater` once that is too old. Unreachable, torn and no room are tried again and mend themselves; a bad signature,
 //! a rolled-back log, altered entries and a bad entry are loud and end when the source is right again; a fork is
-//! written down with both heads and nothing more is believed until an operator has removed that file
+//! written down with both heads and nothing more is believed until an operator has mended it (docs/OCSP.md)
 //! ([`FollowError::Fork`]). A damaged index is found by its checksums, said, and made anew from the log.
 //!
 //! The index, and why so: serials are random, so a record is found in a sorted file by one read (see `segment.rs`) and a

@@ -88,8 +88,8 @@ pub enum FollowError {
     },
     /// There are two signed histories.
     #[error(
-        "the log was forked: its key signed two histories. Both heads stand in {}; nothing more of this log is \
-         believed until an operator has removed that file", evidence.display()
+        "the log was forked: its key signed two histories. Both heads stand in {}, and nothing more of this log is \
+         believed. Which history is true decides what to do: docs/OCSP.md, 'A fork'", evidence.display()
     )]
     Fork {
         /// The file with both heads.

@@ -256,7 +256,8 @@ impl StateDir {
     pub(super) fn write_fork(&self, kept: &str, offered: &str) -> io::Result<()> {
         let text = format!(
             "This log's key signed two heads of which neither extends the other.\n\
-             Keep this file as evidence. Nothing more of the log is believed until it is removed.\n\n\
+             Keep this file as evidence. Nothing more of the log is believed. Which history is true\n\
+             decides what to do: docs/OCSP.md, 'A fork'.\n\n\
              The head that was verified before:\n\n{kept}\n\
              The head that was published then, or stands in a CRL:\n\n{offered}"
         );
