@@ -81,6 +81,16 @@ pub enum HttpsRefused {
         #[source]
         source: PemError,
     },
+    /// The client certificate was not made yet, or not brought here.
+    #[error(
+        "{} is not there yet: `hallmark responder approve NAME --key FILE --tls-csr FILE --out FILE` at the \
+         appliance makes it: docs/READERS.md",
+        path.display()
+    )]
+    NotThere {
+        /// The file of the client certificate.
+        path: PathBuf,
+    },
     /// A file has no certificate in it.
     #[error("{} has no certificate in it", path.display())]
     Empty {
@@ -151,7 +161,13 @@ fn client_config(files: &HttpsFiles) -> Result<(ClientConfig, Option<UnixMillis>
     for root in certificates(&files.ca)? {
         roots.add(root).map_err(refused(&files.ca))?;
     }
-    let chain = certificates(&files.certificate)?;
+    let chain = certificates(&files.certificate).map_err(|refused| match refused {
+        HttpsRefused::Pem {
+            path,
+            source: PemError::Io(error),
+        } if error.kind() == io::ErrorKind::NotFound => HttpsRefused::NotThere { path },
+        refused => refused,
+    })?;
     let until = chain.first().and_then(|leaf| end_of(leaf));
     let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|source| HttpsRefused::Pem {
         path: files.key.clone(),

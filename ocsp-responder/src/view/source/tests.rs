@@ -373,6 +373,17 @@ fn what_cannot_be_set_up_is_told() {
     assert!(
         matches!(Https::new(url, &absent), Err(HttpsRefused::Pem { path, .. }) if path == absent.key)
     );
+    // Before the approval: what to do is said.
+    let early = HttpsFiles {
+        certificate: absent.key.clone(),
+        ..absent.clone()
+    };
+    let refused = Https::new(url, &early).err().map(|early| early.to_string());
+    let told = refused.unwrap_or_default();
+    assert!(
+        told.contains("is not there yet") && told.contains("--tls-csr"),
+        "{told}"
+    );
     let empty = HttpsFiles {
         ca: keys.path("empty.pem"),
         ..good.clone()
