@@ -410,11 +410,17 @@ fn text_of(value: &serde_json::Value, ready: bool) -> String {
         let (as_of, age) = (field(log, "as_of"), field(log, "age_seconds"));
         line("  as of", &format!("{as_of}, {age} s ago"));
         for issuer in list(log, "issuers") {
-            let (name, until) = (field(issuer, "name"), field(issuer, "certificate_until"));
-            line(
-                "  issuer",
-                &format!("{name}, responder certificate until {until}"),
-            );
+            let name = field(issuer, "name");
+            let until = issuer
+                .get("certificate_until")
+                .and_then(|until| until.as_str());
+            let certificate = match until {
+                Some(until) => format!("responder certificate until {until}"),
+                None => {
+                    "no responder certificate: none needed, unless it issues to devices".to_owned()
+                }
+            };
+            line("  issuer", &format!("{name}, {certificate}"));
         }
         for crl in list(log, "crls") {
             let (path, number, until) = (

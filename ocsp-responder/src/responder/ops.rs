@@ -66,7 +66,8 @@ struct IssuerStatus {
     name: String,
     /// When this responder's certificate ends; none if there never was one.
     certificate_until: Option<String>,
-    certificate_valid: bool,
+    /// None where there never was one: roots and access issuers need none.
+    certificate_valid: Option<bool>,
 }
 
 /// What is told of a CRL.
@@ -266,7 +267,7 @@ fn status(state: &State, now: Moment) -> Status {
                 certificate_valid: issuer
                     .certificate
                     .as_ref()
-                    .is_some_and(|own| own.is_valid(now.date)),
+                    .map(|own| own.is_valid(now.date)),
             })
             .collect(),
         crls: log
