@@ -4,6 +4,7 @@ use axum::body::Body;
 use axum::extract::{Extension, Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
+use certstatus::UnixMillis;
 use certstatus::log::entry::Slug;
 use serde::{Deserialize, Serialize};
 
@@ -29,7 +30,7 @@ struct NewAuditor {
 struct Certified {
     auditor: Slug,
     #[serde(flatten)]
-    certificate: Told,
+    certificate: Told<UnixMillis>,
 }
 
 /// Gives a reader a certificate to read with.
@@ -41,13 +42,13 @@ pub(super) async fn give(
     operator: &str,
     reader: &Reader,
     csr: VerifiedCsr,
-) -> Result<Told, Problem> {
+) -> Result<Told<UnixMillis>, Problem> {
     let (issuance, log) = (&admin.inner.issuance, &admin.inner.log);
     let grant = Grant::act(operator, Purpose::Reader(reader.clone()));
     let (operator, party) = (operator.to_owned(), Party::Reader(reader.clone()));
     let asker = Asker::Operator;
     let issued = certify(issuance, log, operator, party, grant, csr, asker).await?;
-    Told::of(&issued)
+    Told::operator(&issued)
 }
 
 /// Reads a certificate request.

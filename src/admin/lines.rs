@@ -4,6 +4,7 @@ use axum::body::Body;
 use axum::extract::{Extension, Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
+use certstatus::UnixMillis;
 use certstatus::log::LeafIndex;
 use certstatus::log::entry::Slug;
 use serde::{Deserialize, Serialize};
@@ -29,7 +30,7 @@ struct NewLine {
 struct Certified {
     line: Slug,
     #[serde(flatten)]
-    certificate: Told,
+    certificate: Told<UnixMillis>,
 }
 
 /// A change's entry in the log.
@@ -102,7 +103,7 @@ async fn certified(
     .await?;
     Ok(Certified {
         line,
-        certificate: Told::of(&issued)?,
+        certificate: Told::operator(&issued)?,
     })
 }
 

@@ -50,7 +50,7 @@ struct Approved {
     entry: Option<LeafIndex>,
     /// The certificate to read with, where one was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
-    client: Option<Told>,
+    client: Option<Told<UnixMillis>>,
 }
 
 /// A responder that is approved no more.

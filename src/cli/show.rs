@@ -144,7 +144,7 @@ pub(super) fn certificate_given(whom: &str, value: &Value) -> String {
         "{whom} {}: certificate {} until {} (entry {})",
         text(value, whom),
         text(value, "serial"),
-        text(value, "not_after"),
+        date(value, "not_after"),
         text(value, "entries.outcome"),
     )
 }
@@ -203,7 +203,7 @@ pub(super) fn responder_approved(value: &Value) -> String {
         format!(
             "its client certificate {} counts until {}\n",
             text(client, "serial"),
-            text(client, "not_after"),
+            date(client, "not_after"),
         )
     });
     format!(
@@ -588,6 +588,19 @@ mod tests {
     }
 
     #[test]
+    fn the_end_of_a_certificate_is_a_date() {
+        let given =
+            json!({"line": "line-1", "serial": "s", "not_after": 1000, "entries": {"outcome": 7}});
+        assert_eq!(
+            certificate_given("line", &given),
+            "line line-1: certificate s until 1970-01-01T00:00:01Z (entry 7)"
+        );
+        let client = json!({"client": {"serial": "s", "not_after": 1000}});
+        let told = responder_approved(&client);
+        assert!(told.contains("until 1970-01-01T00:00:01Z"), "{told}");
+    }
+
+    #[test]
     fn any_answer_is_shown() {
         let odd = [
             Value::Null,
@@ -624,8 +637,10 @@ mod tests {
             "tokens": [{"token": "main", "usable": false, "problem": "no host"}],
             "issuers": [{"issuer": "device-1", "role": "device", "usable": true,
                 "revoked": {"reason": "key-compromise"}}],
+            "crls": [{"issuer": "device-1", "partition": 0, "number": 9, "listed": null}],
         }));
         for part in [
+            "device-1  full  9       ?",
             "ready to issue  no: the token is away; no disk",
             "halted: disk full",
             "7, 6 published",

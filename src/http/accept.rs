@@ -6,7 +6,7 @@
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, header};
 use certstatus::log::LeafIndex;
-use certstatus::{SerialNumber, pkcs7};
+use certstatus::{SerialNumber, UnixMillis, pkcs7};
 use serde::Serialize;
 
 use super::problem::{Problem, kind};
@@ -108,12 +108,13 @@ fn quality_of(offer: &str, ranges: &[(String, u16)]) -> u16 {
 }
 
 /// An issued certificate as JSON tells of it, in single answers and in batches.
+///
+/// Lines read its end as RFC 3339, operators in milliseconds as every time on the admin socket.
 #[derive(Debug, Serialize)]
-pub(crate) struct Told {
+pub(crate) struct Told<T = String> {
     serial: SerialNumber,
     entries: Entries,
-    /// RFC 3339.
-    not_after: String,
+    not_after: T,
     origin: &'static str,
     /// PEM, leaf first, without the root.
     chain: String,
@@ -127,16 +128,33 @@ struct Entries {
 }
 
 impl Told {
-    /// Tells of an answer.
+    /// Tells a line of an answer.
     ///
     /// # Errors
     /// [`Problem`] 500 when a certificate is too long for PEM, which none is.
     pub(crate) fn of(answer: &Answer) -> Result<Self, Problem> {
+        Self::until(answer, answer.not_after.to_string())
+    }
+}
+
+impl Told<UnixMillis> {
+    /// Tells an operator of an answer.
+    ///
+    /// # Errors
+    /// As for a line.
+    pub(crate) fn operator(answer: &Answer) -> Result<Self, Problem> {
+        Self::until(answer, answer.not_after)
+    }
+}
+
+impl<T> Told<T> {
+    /// An answer with its end in this form.
+    fn until(answer: &Answer, not_after: T) -> Result<Self, Problem> {
         let (intent, outcome) = answer.entries;
         Ok(Self {
             serial: answer.serial,
             entries: Entries { intent, outcome },
-            not_after: answer.not_after.to_string(),
+            not_after,
             origin: origin(answer.origin),
             chain: pem(&answer.chain)?,
         })
@@ -211,7 +229,6 @@ pub(crate) fn response(
 
 #[cfg(test)]
 mod tests {
-    use certstatus::UnixMillis;
     use http_body_util::BodyExt as _;
     use proptest::prelude::*;
 

@@ -386,6 +386,15 @@ mod tests {
     }
 
     #[test]
+    fn a_reason_that_is_refused_is_not_offered() {
+        let refused = reason("stolen").unwrap_err();
+        assert!(refused.contains("key-compromise"), "{refused}");
+        assert!(!refused.contains("remove-from-crl"), "{refused}");
+        let release = reason("remove-from-crl").unwrap_err();
+        assert!(release.contains("cert release"), "{release}");
+    }
+
+    #[test]
     fn a_key_is_named_by_its_hash_or_by_what_holds_it() {
         use rcgen::PublicKeyData as _;
         let dir = tempfile::tempdir().unwrap();
