@@ -23,9 +23,6 @@ pub use ask::{NotHeard, hear};
 use crate::config::Witness;
 use crate::signing_log::{LogError, SigningLog};
 
-/// The event by which the log tells of a start that no witness confirmed and an operator accepted.
-pub const ACCEPTED: &str = "unwitnessed-start";
-
 /// What is done about a start that a witness speaks against, or that none confirms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unwitnessed {

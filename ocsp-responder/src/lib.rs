@@ -23,7 +23,7 @@ pub mod hex;
 pub mod log;
 pub mod ocsp;
 pub mod pkcs7;
-mod regular;
+pub mod regular;
 #[cfg(feature = "responder")]
 pub mod responder;
 pub mod serial;

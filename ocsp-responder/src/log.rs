@@ -15,3 +15,6 @@ pub use detail::{
     UNRESOLVED_RETURNED_MAX, UnitsReturned,
 };
 pub use entry::{Class, Entry, EntryKind, EventName, IssuerName, LeafIndex, Outcome, Subject};
+
+/// The event of a start of the appliance that no witness confirmed and an operator accepted.
+pub const UNWITNESSED_START: &str = "unwitnessed-start";

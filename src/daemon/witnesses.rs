@@ -4,7 +4,7 @@
 //! operator said so; then the log says it before the first issuer is loaded. Failure story: witnesses that cannot be
 //! heard are warnings, told once; a refusal ends the start.
 
-use serde_json::Value;
+use certstatus::log::UNWITNESSED_START;
 
 use super::{DaemonError, RETRY_PAUSE, Told};
 use crate::config::Config;
@@ -56,10 +56,10 @@ impl Acceptance {
         let Some(testimony) = self.0 else {
             return Ok(());
         };
-        let event = witnesses::ACCEPTED.parse();
+        let event = UNWITNESSED_START.parse();
         let event: certstatus::log::EventName =
             event.expect("\"unwitnessed-start\" has the form of an event's name");
-        let data = serde_json::to_value(&testimony).unwrap_or(Value::Null);
+        let data = serde_json::to_value(&testimony).expect("a testimony has string keys only");
         let mut told = Told::default();
         loop {
             match log.record_event(event.clone(), data.clone()).await {
@@ -67,7 +67,8 @@ impl Acceptance {
                     tracing::warn!(entry = %index, "the log says that this start was accepted without its witnesses");
                     return Ok(());
                 }
-                Err(error @ LogError::Stopping) => return Err(error.into()),
+                // Waiting mends neither.
+                Err(error @ (LogError::Stopping | LogError::Change(_))) => return Err(error.into()),
                 Err(error) => {
                     if let Some(text) = told.news(&error) {
                         tracing::warn!(error = %text, "the accepted start is not logged yet; it is tried again");

@@ -23,6 +23,7 @@ use axum::response::{IntoResponse as _, Response};
 use certstatus::log::IssuerName;
 use certstatus::log::entry::Slug;
 use certstatus::log::tile::{FULL, detail_bundle_path, entry_bundle_path, hash_tile_path};
+use certstatus::regular;
 use hyper::body::{Bytes, Frame};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
@@ -112,15 +113,13 @@ impl Published {
 
 /// Opens a regular file; none where there is none.
 fn open(path: &Path) -> io::Result<Option<Found>> {
-    use io::ErrorKind::{NotADirectory, NotFound};
-    let file = match File::open(path) {
-        Err(error) if matches!(error.kind(), NotFound | NotADirectory) => return Ok(None),
+    use io::ErrorKind::{InvalidData, NotADirectory, NotFound};
+    let (file, metadata) = match regular::open(path) {
+        Err(error) if matches!(error.kind(), NotFound | NotADirectory | InvalidData) => {
+            return Ok(None);
+        }
         opened => opened?,
     };
-    let metadata = file.metadata()?;
-    if !metadata.is_file() {
-        return Ok(None);
-    }
     Ok(Some(Found {
         length: metadata.len(),
         tag: tag(&metadata),

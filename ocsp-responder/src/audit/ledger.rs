@@ -13,13 +13,11 @@ use crate::crl::{Frame, Scope};
 use crate::log::checkpoint::VerifierKey;
 use crate::log::{
     Class, DetailHash, Entry, EntryKind, EventName, Gone, IssuerName, LeafIndex, Outcome, Subject,
+    UNWITNESSED_START,
 };
 use crate::signature::PublicKey;
 use crate::status::RevocationReason;
 use crate::{SerialNumber, UnixMillis};
-
-/// The event of a start of the appliance that no witness confirmed and an operator accepted.
-const UNWITNESSED: &str = "unwitnessed-start";
 
 /// An issuer's place among the issuers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -181,7 +179,7 @@ impl Ledger {
             }
             EntryKind::Event { event } => {
                 *self.events.entry(event.clone()).or_default() += 1;
-                if event.0.as_str() == UNWITNESSED {
+                if event.0.as_str() == UNWITNESSED_START {
                     self.unwitnessed.push(entry.index);
                 }
             }

@@ -18,6 +18,8 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::regular;
+
 /// The longest CRL in octets: a million entries take 49 MB.
 pub const CRL_BYTES_MAX: usize = 128 * 1024 * 1024;
 
@@ -152,10 +154,9 @@ impl Source {
             Self::File(path) => {
                 let path = path.clone();
                 let read = tokio::task::spawn_blocking(move || read(&path, known.as_ref()));
-                let read = read
-                    .await
-                    .map_err(|gone| FetchError::File(io::Error::other(gone)));
-                read?
+                // A file system may hang; its thread is left behind then.
+                let read = within(WHOLE_DEADLINE, "whole file", read).await?;
+                read.map_err(|gone| FetchError::File(io::Error::other(gone)))?
             }
             Self::Http {
                 address,
@@ -171,11 +172,7 @@ impl Source {
 
 /// Reads a file that is not of the known version.
 fn read(path: &Path, known: Option<&Version>) -> Result<Fetched, FetchError> {
-    let file = std::fs::File::open(path).map_err(FetchError::File)?;
-    let metadata = file.metadata().map_err(FetchError::File)?;
-    if !metadata.is_file() {
-        return Err(FetchError::File(io::Error::other("not a regular file")));
-    }
+    let (file, metadata) = regular::open(path).map_err(FetchError::File)?;
     let version = Version::Stamp(metadata.modified().ok(), metadata.len(), metadata.ino());
     if known == Some(&version) {
         return Ok(Fetched::Same);
