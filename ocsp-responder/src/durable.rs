@@ -57,10 +57,13 @@ pub fn write_for(path: &Path, access: Access, bytes: &[u8]) -> io::Result<()> {
     let directory = ensure_directory(path)?;
     // Closed to everybody else until it belongs to the right group.
     let temporary = Temporary::create(path, access.mode & MODE_SECRET, bytes)?;
-    std::os::unix::fs::chown(&temporary.path, None, access.group)?;
-    std::fs::set_permissions(&temporary.path, Permissions::from_mode(access.mode))?;
+    // By the descriptor: whoever may write here could have put a link to another file in the name's place.
+    std::os::unix::fs::fchown(&temporary.file, None, access.group)?;
+    temporary
+        .file
+        .set_permissions(Permissions::from_mode(access.mode))?;
     // Owner and mode are to be on disk before the name is.
-    File::open(&temporary.path)?.sync_all()?;
+    temporary.file.sync_all()?;
     temporary.take_name(path, directory)
 }
 
@@ -93,6 +96,7 @@ pub fn write_secret(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// A file under a temporary name, removed unless it was renamed.
 struct Temporary {
     path: PathBuf,
+    file: File,
 }
 
 impl Temporary {
@@ -104,21 +108,20 @@ impl Temporary {
                 "the path has no file name",
             ));
         };
-        let temporary = Self {
-            path: path.with_file_name(hidden(name)),
-        };
+        let path = path.with_file_name(hidden(name));
         let mut options = OpenOptions::new();
         options.write(true).create_new(true).mode(mode);
-        let mut file = match options.open(&temporary.path) {
+        let file = match options.open(&path) {
             // A crash left it: this thread writes one file at a time, and one process owns a directory.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                std::fs::remove_file(&temporary.path)?;
-                options.open(&temporary.path)?
+                std::fs::remove_file(&path)?;
+                options.open(&path)?
             }
             opened => opened?,
         };
-        file.write_all(bytes)?;
-        file.sync_all()?;
+        let mut temporary = Self { path, file };
+        temporary.file.write_all(bytes)?;
+        temporary.file.sync_all()?;
         Ok(temporary)
     }
 

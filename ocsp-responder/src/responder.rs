@@ -9,7 +9,7 @@
 //!  mirror.rs ── fetches, verifies ──▶ issuers.rs (certificates) and files.rs (CRLs, CA certificates)
 //! ```
 //!
-//! Followers and mirrors have a thread of their own ([`Following`]): however many ask, a revocation gets in.
+//! Followers and mirrors have a thread of their own (`Following`): however many ask, a revocation gets in.
 //!
 //! Failure story: an unusable configuration, key or state directory ends the start with its whole chain of causes; what
 //! goes wrong later is told in log and metrics, and what was verified keeps being answered until its bound.
@@ -51,6 +51,7 @@ use crate::view::{HttpsRefused, View, ViewError};
 use answer::Answerer;
 use cache::Cache;
 use files::Files;
+pub(crate) use files::etag;
 pub(crate) use http::body::Body;
 use issuers::Issuers;
 use log::{FollowedLog, Follower};

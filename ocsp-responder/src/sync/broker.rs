@@ -21,6 +21,7 @@ use tokio::time::timeout;
 use super::config::{BrokerConfig, Kind, Reload};
 use super::issuer::{Crl, Issuer};
 use crate::SerialNumber;
+use crate::regular;
 
 /// The name of Mosquitto's process.
 const MOSQUITTO: &str = "mosquitto";
@@ -33,6 +34,9 @@ const END_REASON: &str = "a client certificate was revoked";
 
 /// What is kept of a command's messages, in octets: the end of it.
 const MESSAGES_BYTES_MAX: usize = 2048;
+
+/// The longest file with a process's id in octets.
+const PID_BYTES_MAX: u64 = 32;
 
 /// The time for a command's messages after its end: a child of it may hold the pipe.
 const MESSAGES_DEADLINE: Duration = Duration::from_millis(500);
@@ -191,7 +195,11 @@ fn hang_up(path: &Path) -> Result<(), TellError> {
         path: path.to_owned(),
         source,
     };
-    let text = std::fs::read_to_string(path).map_err(unnamed)?;
+    use std::io::Read as _;
+    let mut text = String::new();
+    let (file, _) = regular::open(path).map_err(unnamed)?;
+    let read = io::Read::take(file, PID_BYTES_MAX).read_to_string(&mut text);
+    read.map_err(unnamed)?;
     let number = text.trim().parse::<i32>().ok().filter(|number| *number > 1);
     let pid = number.and_then(Pid::from_raw);
     let (Some(number), Some(pid)) = (number, pid) else {

@@ -13,12 +13,14 @@ use std::time::{Duration, SystemTime};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::handshake;
+use hyper::header::HeaderValue;
 use hyper::{Request, Response, StatusCode, Uri, header};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::regular;
+use crate::responder::etag;
 
 /// The longest CRL in octets: a million entries take 49 MB.
 pub const CRL_BYTES_MAX: usize = 128 * 1024 * 1024;
@@ -31,9 +33,6 @@ const PIECE_DEADLINE: Duration = Duration::from_secs(15);
 
 /// The time for a whole answer: the longest CRL at 220 kB/s.
 const WHOLE_DEADLINE: Duration = Duration::from_secs(600);
-
-/// The longest entity tag that is sent back, in octets.
-const TAG_BYTES_MAX: usize = 256;
 
 /// Where a CRL is to be had.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,8 +53,9 @@ pub enum Source {
 /// What tells one version of a source's CRL from another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Version {
-    /// The entity tag (RFC 9110, 8.8.3).
-    Tag(String),
+    /// The entity tag (RFC 9110, 8.8.3) that `hallmark-ocsp` gives these octets. Never what a server said: whoever stood
+    /// in the way once could have us name a tag for ever that matches every version.
+    Tag(HeaderValue),
     /// When the file was changed, its length and number.
     Stamp(Option<SystemTime>, u64, u64),
 }
@@ -222,11 +222,6 @@ async fn judge(response: Response<Incoming>, conditional: bool) -> Result<Fetche
         other if other.is_redirection() => return Err(FetchError::Redirect(other)),
         other => return Err(FetchError::Status(other)),
     }
-    let tag = response.headers().get(header::ETAG);
-    let tag = tag.and_then(|tag| tag.to_str().ok());
-    let version = tag
-        .filter(|tag| tag.len() <= TAG_BYTES_MAX)
-        .map(|tag| Version::Tag(tag.to_owned()));
     let stated = response.headers().get(header::CONTENT_LENGTH);
     let stated = stated.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     if stated.is_some_and(|length| length > CRL_BYTES_MAX) {
@@ -242,5 +237,6 @@ async fn judge(response: Response<Incoming>, conditional: bool) -> Result<Fetche
             octets.extend_from_slice(&piece);
         }
     }
-    Ok(Fetched::Octets(octets, version))
+    let version = Version::Tag(etag(&octets));
+    Ok(Fetched::Octets(octets, Some(version)))
 }

@@ -14,6 +14,7 @@ use der::{Decode as _, Reader as _, SliceReader, Tag};
 use super::fetch::CRL_BYTES_MAX;
 use super::issuer::{Crl, Issuer};
 use crate::durable::{self, Access};
+use crate::regular;
 use crate::signature::tlv;
 
 /// The label of a CRL in PEM (RFC 7468, section 6).
@@ -125,8 +126,15 @@ impl Target {
 impl Wanted {
     /// Whether the file says just this already.
     pub fn is_in_place(&self) -> bool {
-        std::fs::metadata(&self.path).is_ok_and(|data| data.len() == self.octets.len() as u64)
-            && std::fs::read(&self.path).is_ok_and(|found| found == self.octets)
+        use std::io::Read as _;
+        let Ok((file, metadata)) = regular::open(&self.path) else {
+            return false;
+        };
+        let length = self.octets.len() as u64;
+        let mut found = Vec::new();
+        metadata.len() == length
+            && file.take(length + 1).read_to_end(&mut found).is_ok()
+            && found == self.octets
     }
 
     /// Puts it in place, and makes sure that it is what a reader gets.
@@ -152,7 +160,7 @@ pub fn read(path: &Path) -> Vec<Vec<u8>> {
     let mut octets = Vec::new();
     // PEM takes a third more; a file of several issuers may be as long as all of theirs.
     let limit = 4 * CRL_BYTES_MAX as u64;
-    let read = std::fs::File::open(path).and_then(|file| file.take(limit).read_to_end(&mut octets));
+    let read = regular::open(path).and_then(|(file, _)| file.take(limit).read_to_end(&mut octets));
     if read.is_err() {
         return Vec::new();
     }
