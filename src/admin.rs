@@ -39,6 +39,7 @@ mod auditors;
 mod certificates;
 mod lines;
 mod orders;
+mod parties;
 mod responders;
 mod status;
 

@@ -4,7 +4,8 @@
 //! `certstatus::crl` encodes it. Promises that every CRL carries the log's origin, its verifier key and the
 //! checkpoint over exactly the entries that it takes into account, that its number is larger than any before,
 //! and that it is published after the log's entries that it speaks of. Never holds a list twice. Failure story:
-//! no new CRL; the published one stays until its `nextUpdate`, and the next attempt has a larger number.
+//! no new CRL; the published one stays until its `nextUpdate`, and the next attempt has a larger number. One that was
+//! issued and could not be written comes back to the caller, who publishes it later.
 
 mod board;
 mod keeper;
@@ -13,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use certstatus::UnixMillis;
-use certstatus::crl::{CrlFields, LogAnchor, Scope, parse_head};
+use certstatus::crl::{CrlFields, LogAnchor, Scope, parse_head, published_path};
 use certstatus::durable;
 use certstatus::log::checkpoint::{Checkpoint, VerifierKey};
 use certstatus::log::{Gone, IssuerName};
@@ -125,13 +126,7 @@ pub fn kinds(role: IssuerRole, facts: &IssuerFacts) -> Vec<Kind> {
 /// Where a CRL is published, below `public/`: `crl/<issuer>.crl`, or `crl/<issuer>/<partition>.crl`.
 #[must_use]
 pub fn path(published: &Path, issuer: &IssuerName, partition: u32) -> PathBuf {
-    let directory = published.join("crl");
-    match partition {
-        0 => directory.join(format!("{issuer}.crl")),
-        _ => directory
-            .join(issuer.as_str())
-            .join(format!("{partition}.crl")),
-    }
+    published.join(published_path(issuer, partition))
 }
 
 /// Makes, signs and logs a CRL; [`Made::publish`] is what follows.

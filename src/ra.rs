@@ -105,15 +105,15 @@ pub struct LineRecord {
     /// The name.
     pub line: Slug,
     /// Enabled or disabled.
-    pub state: LineState,
+    pub state: PartyState,
     /// Its certificates, newest last: serial, SHA-256 of the DER, validity.
-    pub certificates: Vec<LineCertificate>,
+    pub certificates: Vec<PartyCertificate>,
 }
 
 /// Whether a line may ask, or a reader read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum LineState {
+pub enum PartyState {
     /// It may.
     Enabled,
     /// Refused on the next request.
@@ -123,7 +123,7 @@ pub enum LineState {
 /// A certificate of a line or a reader.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct LineCertificate {
+pub struct PartyCertificate {
     /// Its serial.
     pub serial: SerialNumber,
     /// SHA-256 of the whole certificate.
@@ -159,7 +159,7 @@ pub enum Change {
         /// The line.
         line: Slug,
         /// The certificate.
-        certificate: LineCertificate,
+        certificate: PartyCertificate,
         /// The certificate that asked for it; none where an operator did.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         renews: Option<SerialNumber>,
@@ -176,7 +176,7 @@ pub enum Change {
         /// The line.
         line: Slug,
         /// The new state.
-        state: LineState,
+        state: PartyState,
     },
     /// An order is opened.
     OrderOpened {
@@ -215,7 +215,7 @@ pub enum Change {
         /// The reader.
         reader: Reader,
         /// The certificate.
-        certificate: LineCertificate,
+        certificate: PartyCertificate,
     },
     /// A reader's certificate authenticates no more, because it was revoked.
     ReaderDecertified {
@@ -229,7 +229,7 @@ pub enum Change {
         /// The reader.
         reader: Reader,
         /// The new state.
-        state: LineState,
+        state: PartyState,
     },
 }
 
@@ -545,7 +545,7 @@ impl Registry {
 
     /// Whether a line may ask; `None` where it is not known.
     #[must_use]
-    pub fn line_state(&self, line: &Slug) -> Option<LineState> {
+    pub fn line_state(&self, line: &Slug) -> Option<PartyState> {
         self.read().line_state(line)
     }
 
@@ -563,7 +563,7 @@ impl Registry {
 
     /// The reader that a certificate authenticated until it was revoked, with what is needed to let it do so again.
     #[must_use]
-    pub fn decertified(&self, serial: SerialNumber) -> Option<(Reader, LineCertificate)> {
+    pub fn decertified(&self, serial: SerialNumber) -> Option<(Reader, PartyCertificate)> {
         self.read().decertified(serial)
     }
 
@@ -582,7 +582,7 @@ impl Registry {
     /// Whether somebody's certificates count at all.
     #[must_use]
     pub fn is_enabled(&self, party: &Party) -> bool {
-        self.read().state_of(party) == Some(LineState::Enabled)
+        self.read().state_of(party) == Some(PartyState::Enabled)
     }
 
     /// All lines by name.
@@ -629,7 +629,7 @@ impl Registry {
 impl Change {
     /// The certificate that authenticates from this change on.
     #[must_use]
-    pub const fn certifies(&self) -> Option<&LineCertificate> {
+    pub const fn certifies(&self) -> Option<&PartyCertificate> {
         match self {
             Self::LineCertified { certificate, .. } | Self::ReaderCertified { certificate, .. } => {
                 Some(certificate)

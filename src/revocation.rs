@@ -18,7 +18,7 @@ use serde::Serialize;
 use crate::config;
 use crate::crl;
 use crate::issuance::Issuance;
-use crate::ra::{Change, ChangeRefused, LineCertificate, LineState};
+use crate::ra::{Change, ChangeRefused, PartyCertificate, PartyState};
 use crate::signing_log::{
     CertificateKind, CertificateRecord, IssuerRole, LogError, Revocation, Revoked, Selection,
     SigningLog,
@@ -365,10 +365,10 @@ impl Revocations {
     ) -> Result<Withdrawn, LogError> {
         let log = &self.log;
         // First, so that no renewal that is in work is admitted after the others are listed.
-        if log.registry().line_state(&line) != Some(LineState::Disabled) {
+        if log.registry().line_state(&line) != Some(PartyState::Disabled) {
             let change = Change::LineSet {
                 line: line.clone(),
-                state: LineState::Disabled,
+                state: PartyState::Disabled,
             };
             log.record_change(operator, change).await?;
         }
@@ -454,7 +454,7 @@ impl Revocations {
         let whole = self.log.certificate(record.serial).await?;
         let pem = whole.and_then(|whole| whole.pem).ok_or_else(damaged)?;
         let (_, der) = der::pem::decode_vec(pem.as_bytes()).map_err(|_| damaged())?;
-        let certificate = LineCertificate {
+        let certificate = PartyCertificate {
             serial: record.serial,
             sha256: DetailHash::of(&der),
             not_before: record.not_before,

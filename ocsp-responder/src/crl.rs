@@ -26,6 +26,7 @@ mod encode;
 mod read;
 
 use crate::SerialNumber;
+use crate::log::IssuerName;
 use crate::signature::SignatureAlgorithm;
 use crate::time::UnixMillis;
 
@@ -55,6 +56,18 @@ const REASON_PREFIX: &[u8] = &[
 ];
 /// 2050-01-01T00:00:00Z, from which on times are GeneralizedTime (RFC 5280, 5.1.2.4).
 const GENERALIZED_FROM_SECONDS: u64 = 2_524_608_000;
+
+/// The longest CRL that is read of a source, in octets: a million entries take 49 MB.
+pub const CRL_BYTES_MAX: usize = 128 * 1024 * 1024;
+
+/// Where an issuer's CRL is below `public/`, and below the URL of a responder: partition 0 is the full one.
+#[must_use]
+pub fn published_path(issuer: &IssuerName, partition: u32) -> String {
+    match partition {
+        0 => format!("crl/{issuer}.crl"),
+        _ => format!("crl/{issuer}/{partition}.crl"),
+    }
+}
 
 /// Whether a full CRL may carry this reason code.
 ///

@@ -8,13 +8,11 @@ use certstatus::UnixMillis;
 use certstatus::log::entry::Slug;
 use serde::{Deserialize, Serialize};
 
-use super::lines::Logged;
+use super::parties::{Logged, give, record, request};
 use super::{Acting, Admin, answer, missing, read_json, read_path};
-use crate::csr::{Csr, VerifiedCsr};
 use crate::http::accept::Told;
-use crate::http::lines::{Asker, certify};
 use crate::http::problem::{Problem, kind};
-use crate::ra::{Change, Grant, LineState, Party, Purpose, Reader, ReaderRecord, Role};
+use crate::ra::{Change, Party, PartyState, Reader, ReaderRecord, Role};
 
 /// What adds an auditor, or gives one a further certificate.
 #[derive(Debug, Deserialize)]
@@ -31,33 +29,6 @@ struct Certified {
     auditor: Slug,
     #[serde(flatten)]
     certificate: Told<UnixMillis>,
-}
-
-/// Gives a reader a certificate to read with.
-///
-/// # Errors
-/// [`Problem`], for the operator; a retry gives another certificate.
-pub(super) async fn give(
-    admin: &Admin,
-    operator: &str,
-    reader: &Reader,
-    csr: VerifiedCsr,
-) -> Result<Told<UnixMillis>, Problem> {
-    let (issuance, log) = (&admin.inner.issuance, &admin.inner.log);
-    let grant = Grant::act(operator, Purpose::Reader(reader.clone()));
-    let (operator, party) = (operator.to_owned(), Party::Reader(reader.clone()));
-    let asker = Asker::Operator;
-    let issued = certify(issuance, log, operator, party, grant, csr, asker).await?;
-    Told::operator(&issued)
-}
-
-/// Reads a certificate request.
-///
-/// # Errors
-/// [`Problem`]: the operator's request is at fault.
-pub(super) fn request(csr: &str) -> Result<VerifiedCsr, Problem> {
-    let csr = Csr::parse(csr.as_bytes()).and_then(Csr::verify);
-    csr.map_err(|refused| Problem::from(&refused))
 }
 
 /// An auditor of that name.
@@ -95,11 +66,12 @@ async fn certified(
     let csr = request(&csr)?;
     let reader = auditor(name);
     let known = admin.inner.log.registry().reader(&reader);
-    if known.is_some_and(|record| record.state == LineState::Disabled) {
+    if known.is_some_and(|record| record.state == PartyState::Disabled) {
         let detail = format!("the {reader} is disabled: enable it first");
         return Err(Problem::new(&kind::READER_DISABLED, detail));
     }
-    let certificate = give(admin, operator, &reader, csr).await?;
+    let party = Party::Reader(reader.clone());
+    let certificate = give(admin, operator, party, csr).await?;
     Ok(Certified {
         auditor: reader.name,
         certificate,
@@ -112,7 +84,7 @@ pub(super) async fn disable(
     Extension(operator): Extension<Acting>,
     Path(name): Path<String>,
 ) -> Response {
-    answer(set(&admin, &operator, &name, LineState::Disabled).await)
+    answer(set(&admin, &operator, &name, PartyState::Disabled).await)
 }
 
 /// `POST /v1/auditors/{auditor}/enable`.
@@ -121,7 +93,7 @@ pub(super) async fn enable(
     Extension(operator): Extension<Acting>,
     Path(name): Path<String>,
 ) -> Response {
-    answer(set(&admin, &operator, &name, LineState::Enabled).await)
+    answer(set(&admin, &operator, &name, PartyState::Enabled).await)
 }
 
 /// Sets an auditor's state.
@@ -129,7 +101,7 @@ async fn set(
     admin: &Admin,
     Acting(operator): &Acting,
     name: &str,
-    state: LineState,
+    state: PartyState,
 ) -> Result<Logged, Problem> {
     let log = &admin.inner.log;
     let found = log.registry().reader(&auditor(read_path(name, "auditor")?));
@@ -141,8 +113,5 @@ async fn set(
     if stands == state {
         return Ok(Logged { entry: None });
     }
-    let change = Change::ReaderSet { reader, state };
-    let logged = log.record_change(operator, change).await;
-    let entry = logged.map_err(|error| Problem::from(&error))?;
-    Ok(Logged { entry: Some(entry) })
+    record(admin, operator, Change::ReaderSet { reader, state }).await
 }

@@ -5,16 +5,14 @@ use axum::extract::{Extension, Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use certstatus::UnixMillis;
-use certstatus::log::LeafIndex;
 use certstatus::log::entry::Slug;
 use serde::{Deserialize, Serialize};
 
-use super::{Acting, Admin, answer, missing, read_json, read_path};
-use crate::csr::Csr;
+use super::parties::{Logged, give};
+use super::{Acting, Admin, answer, missing, parties, read_json, read_path};
 use crate::http::accept::Told;
-use crate::http::lines::{Asker, certify};
 use crate::http::problem::{Problem, kind};
-use crate::ra::{Change, Grant, LineRecord, LineState, Party, Purpose};
+use crate::ra::{Change, LineRecord, Party, PartyState};
 
 /// What adds a line, or gives one a further certificate.
 #[derive(Debug, Deserialize)]
@@ -31,14 +29,6 @@ struct Certified {
     line: Slug,
     #[serde(flatten)]
     certificate: Told<UnixMillis>,
-}
-
-/// A change's entry in the log.
-#[derive(Debug, Serialize)]
-pub(super) struct Logged {
-    /// None where everything was so already.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) entry: Option<LeafIndex>,
 }
 
 /// `GET /v1/lines`.
@@ -77,34 +67,19 @@ async fn certified(
     request: Body,
 ) -> Result<Certified, Problem> {
     let NewLine { line, csr } = read_json(request).await?;
-    let csr = Csr::parse(csr.as_bytes()).and_then(Csr::verify);
-    let csr = csr.map_err(|refused| Problem::from(&refused))?;
-    let log = &admin.inner.log;
-    match log.registry().line(&line).map(|record| record.state) {
-        Some(LineState::Enabled) => {}
-        Some(LineState::Disabled) => {
+    let csr = parties::request(&csr)?;
+    let known = admin.inner.log.registry().line(&line);
+    match known.map(|record| record.state) {
+        Some(PartyState::Enabled) => {}
+        Some(PartyState::Disabled) => {
             let detail = format!("the line {line} is disabled: enable it first");
             return Err(Problem::new(&kind::LINE_DISABLED, detail));
         }
         // It is added once it has a certificate, so that a failure leaves no line without one.
         None => {}
     }
-    let grant = Grant::act(operator, Purpose::Line(line.clone()));
-    let issuance = &admin.inner.issuance;
-    let issued = certify(
-        issuance,
-        log,
-        operator.to_string(),
-        Party::Line(line.clone()),
-        grant,
-        csr,
-        Asker::Operator,
-    )
-    .await?;
-    Ok(Certified {
-        line,
-        certificate: Told::operator(&issued)?,
-    })
+    let certificate = give(admin, operator, Party::Line(line.clone()), csr).await?;
+    Ok(Certified { line, certificate })
 }
 
 /// `POST /v1/lines/{line}/disable`.
@@ -113,7 +88,7 @@ pub(super) async fn disable(
     Extension(operator): Extension<Acting>,
     Path(line): Path<String>,
 ) -> Response {
-    answer(set(&admin, &operator, &line, LineState::Disabled).await)
+    answer(set(&admin, &operator, &line, PartyState::Disabled).await)
 }
 
 /// `POST /v1/lines/{line}/enable`.
@@ -122,7 +97,7 @@ pub(super) async fn enable(
     Extension(operator): Extension<Acting>,
     Path(line): Path<String>,
 ) -> Response {
-    answer(set(&admin, &operator, &line, LineState::Enabled).await)
+    answer(set(&admin, &operator, &line, PartyState::Enabled).await)
 }
 
 /// Sets a line's state.
@@ -130,15 +105,12 @@ async fn set(
     admin: &Admin,
     Acting(operator): &Acting,
     line: &str,
-    state: LineState,
+    state: PartyState,
 ) -> Result<Logged, Problem> {
     let record = existing(admin, line)?;
     if record.state == state {
         return Ok(Logged { entry: None });
     }
     let line = record.line;
-    let change = Change::LineSet { line, state };
-    let logged = admin.inner.log.record_change(operator, change).await;
-    let entry = logged.map_err(|error| Problem::from(&error))?;
-    Ok(Logged { entry: Some(entry) })
+    parties::record(admin, operator, Change::LineSet { line, state }).await
 }

@@ -13,7 +13,7 @@ use der::Decode as _;
 use serde::{Deserialize, Serialize};
 use x509_cert::Certificate;
 
-use super::lines::Logged;
+use super::parties::{self, Logged};
 use super::{Acting, Admin, answer, missing, read_json, read_json_if_any, read_path};
 use crate::http::problem::Problem;
 use crate::profile::{Profile, ProfilePurpose};
@@ -187,9 +187,7 @@ async fn set(
     }
     let order = standing.terms.order;
     let change = Change::OrderSet { order, state };
-    let logged = admin.inner.log.record_change(operator, change).await;
-    let entry = logged.map_err(|error| Problem::from(&error))?;
-    Ok(Logged { entry: Some(entry) })
+    parties::record(admin, operator, change).await
 }
 
 /// `POST /v1/orders/{order}/approve`.

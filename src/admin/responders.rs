@@ -10,11 +10,11 @@ use certstatus::log::entry::Slug;
 use certstatus::log::{Base64, DetailHash, LeafIndex};
 use serde::{Deserialize, Serialize};
 
-use super::{Acting, Admin, answer, auditors, missing, read_json, read_path};
+use super::{Acting, Admin, answer, missing, parties, read_json, read_path};
 use crate::csr::fit_key;
 use crate::http::accept::Told;
 use crate::http::problem::Problem;
-use crate::ra::{ApprovedResponder, Change, ChangeRefused, LineCertificate, Reader, Role};
+use crate::ra::{ApprovedResponder, Change, ChangeRefused, Party, PartyCertificate, Reader, Role};
 use crate::responders::CertificateState;
 
 /// What approves a responder.
@@ -37,7 +37,7 @@ struct Listed {
     /// By issuer; empty until the daemon has looked at them.
     certificates: Vec<CertificateState>,
     /// Those that it reads the published files with, newest last.
-    client_certificates: Vec<LineCertificate>,
+    client_certificates: Vec<PartyCertificate>,
 }
 
 /// A responder that is approved.
@@ -109,7 +109,7 @@ async fn approved(
     } = read_json(request).await?;
     let spki = public_key(&key)?;
     let sha256 = DetailHash::of(&spki);
-    let csr = tls_csr.as_deref().map(auditors::request).transpose()?;
+    let csr = tls_csr.as_deref().map(parties::request).transpose()?;
     if csr.as_ref().is_some_and(|csr| csr.spki_sha256() == sha256) {
         let problem = "it is for the key that signs answers: make another key for TLS";
         return Err(refused("tls_csr", problem.to_owned()));
@@ -136,7 +136,8 @@ async fn approved(
     // The approval stands where this fails, and the same request goes on here.
     let client = match csr {
         Some(csr) => {
-            let given = auditors::give(admin, operator, &reader(&responder), csr).await;
+            let given =
+                parties::give(admin, operator, Party::Reader(reader(&responder)), csr).await;
             let half = format!("{responder} is approved, but it has no new client certificate");
             Some(given.map_err(|problem| problem.after(&half))?)
         }

@@ -11,7 +11,7 @@ use crate::hsm::TokenHealth;
 use crate::http::ops::Readiness;
 use crate::issuance::IssuerHealth;
 use crate::profile::{Profile, ProfilePurpose};
-use crate::ra::{LineState, OrderState};
+use crate::ra::{OrderState, PartyState};
 use crate::responders::RespondersCertificate;
 use crate::signing_log::LogStatus;
 use crate::witnesses::WitnessState;
@@ -63,7 +63,7 @@ pub(super) async fn show(State(admin): State<Admin>) -> Response {
     let (lines, orders) = (inner.log.registry().lines(), inner.log.registry().orders());
     let enabled = lines
         .iter()
-        .filter(|line| line.state == LineState::Enabled)
+        .filter(|line| line.state == PartyState::Enabled)
         .count();
     let open = orders
         .iter()

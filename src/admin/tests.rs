@@ -21,7 +21,7 @@ use super::*;
 use crate::http::tests::{csr, new_log};
 use crate::limits::UNRESOLVED_RETURNED_MAX;
 use crate::profile::Profile;
-use crate::ra::{Change, LineCertificate};
+use crate::ra::{Change, PartyCertificate};
 use crate::signing_log::tests::{add_line, lose_signatures};
 use crate::signing_log::{IssuerRecord, IssuerRole};
 

@@ -22,7 +22,7 @@ use super::{Api, Asked, Peer, body, in_time};
 use crate::csr::{Csr, VerifiedCsr};
 use crate::issuance::{Answer, Issuance, IssueError, RenewalTurn};
 use crate::limits;
-use crate::ra::{Change, Grant, Line, LineCertificate, Party};
+use crate::ra::{Change, Grant, Line, Party, PartyCertificate};
 use crate::signing_log::SigningLog;
 
 /// The profile of the certificates of lines and readers.
@@ -94,14 +94,14 @@ pub(crate) async fn certify(
 }
 
 /// What the registry keeps of an issued line certificate.
-fn line_certificate(answer: &Answer) -> Result<LineCertificate, IssueError> {
+fn line_certificate(answer: &Answer) -> Result<PartyCertificate, IssueError> {
     let unreadable = || IssueError::NotACertificate(answer.entries.0);
     let der = answer.chain.first().ok_or_else(unreadable)?;
     let certificate = Certificate::from_der(der).map_err(|_| unreadable())?;
     let validity = certificate.tbs_certificate().validity();
     let seconds =
         |time: &x509_cert::time::Time| UnixMillis::from_seconds(time.to_unix_duration().as_secs());
-    Ok(LineCertificate {
+    Ok(PartyCertificate {
         serial: answer.serial,
         sha256: DetailHash::of(der),
         not_before: seconds(&validity.not_before),

@@ -29,7 +29,7 @@ use super::tls::{ServerCertificate, server_config};
 use super::*;
 use crate::config::MinimumTls;
 use crate::hsm::{Hsm, LogKey};
-use crate::ra::{Change, LineCertificate, LineState, OrderTerms};
+use crate::ra::{Change, OrderTerms, PartyCertificate, PartyState};
 use crate::signing_log::Publication;
 use crate::store::Store;
 
@@ -152,7 +152,7 @@ impl Appliance {
         let (line, now) = (name.parse::<Slug>().unwrap(), UnixMillis::from_seconds(NOW));
         let mut serial = [0; 16];
         aws_lc_rs::rand::fill(&mut serial).unwrap();
-        let certificate = LineCertificate {
+        let certificate = PartyCertificate {
             serial: SerialNumber::from_random(serial),
             sha256: DetailHash::of(&station.certificate),
             not_before: now,
@@ -365,11 +365,11 @@ async fn a_line_is_judged_anew_on_an_open_connection() {
         line: line(),
         state,
     };
-    appliance.change([set(LineState::Disabled)]).await;
+    appliance.change([set(PartyState::Disabled)]).await;
     let reply = client.send("POST", SINGLE, csr("dev-1")).await;
     assert_eq!(reply.problem(), "line-disabled");
     assert_eq!(reply.headers["connection"], "close", "told once");
-    appliance.change([set(LineState::Enabled)]).await;
+    appliance.change([set(PartyState::Enabled)]).await;
     let mut client = appliance.connect(Some(&station)).await;
     assert_eq!(
         client.send("POST", SINGLE, csr("dev-1")).await.problem(),
@@ -578,11 +578,11 @@ async fn a_request_that_is_held_open_is_judged_when_it_is_complete() {
         state,
     };
     for path in [SINGLE, RENEWAL] {
-        let told = held_open(&appliance, &station, path, set(LineState::Enabled)).await;
+        let told = held_open(&appliance, &station, path, set(PartyState::Enabled)).await;
         assert_eq!(told, (503, "no-token".into()), "nothing changed: {path}");
-        let told = held_open(&appliance, &station, path, set(LineState::Disabled)).await;
+        let told = held_open(&appliance, &station, path, set(PartyState::Disabled)).await;
         assert_eq!(told, (403, "line-disabled".into()), "{path}");
-        appliance.change([set(LineState::Enabled)]).await;
+        appliance.change([set(PartyState::Enabled)]).await;
     }
     let revoked = Change::LineDecertified {
         line: line.clone(),

@@ -15,7 +15,7 @@ use x509_cert::Certificate;
 
 use super::{Answer, Inner, Issuance, IssueError, Origin};
 use crate::csr::VerifiedCsr;
-use crate::ra::{Line, LineCertificate};
+use crate::ra::{Line, PartyCertificate};
 use crate::signing_log::{CertificateRecord, CertificateState, LogError, LogState};
 
 /// A line's turn to renew its certificate; dropping it lets the next renewal of the line begin.
@@ -61,7 +61,7 @@ impl Issuance {
             .into_iter()
             .skip_while(|certificate| certificate.serial != line.serial())
             .skip(1);
-        for LineCertificate { serial, .. } in younger.filter(|it| now <= it.not_after) {
+        for PartyCertificate { serial, .. } in younger.filter(|it| now <= it.not_after) {
             let answer = self.inner.given_out(serial, &csr.spki_sha256()).await?;
             if answer.is_some() {
                 return Ok(answer);

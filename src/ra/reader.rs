@@ -8,7 +8,7 @@ use certstatus::log::entry::Slug;
 use certstatus::{SerialNumber, UnixMillis};
 use serde::{Deserialize, Serialize};
 
-use super::{LineCertificate, LineState};
+use super::{PartyCertificate, PartyState};
 
 /// What a reader is there for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -37,9 +37,9 @@ pub struct ReaderRecord {
     #[serde(flatten)]
     pub reader: Reader,
     /// Enabled or disabled.
-    pub state: LineState,
+    pub state: PartyState,
     /// Its certificates, newest last.
-    pub certificates: Vec<LineCertificate>,
+    pub certificates: Vec<PartyCertificate>,
 }
 
 /// Whose a certificate is, of those that the `access` issuer signs for clients.

@@ -13,8 +13,8 @@ use certstatus::{SerialNumber, UnixMillis};
 
 use super::pattern::{DeviceIdPattern, is_device_id};
 use super::{
-    ApprovedResponder, Area, Change, ChangeRefused, Grant, GrantKind, Line, LineCertificate,
-    LineRecord, LineState, Order, OrderState, OrderTerms, Party, Proved, Reader, ReaderRecord,
+    ApprovedResponder, Area, Change, ChangeRefused, Grant, GrantKind, Line, LineRecord, Order,
+    OrderState, OrderTerms, Party, PartyCertificate, PartyState, Proved, Reader, ReaderRecord,
     Refused, Role, Units,
 };
 use crate::limits::DEVICE_ID_CHARS_MAX;
@@ -45,7 +45,7 @@ pub(super) struct State {
     /// By the SHA-256 of the whole certificate: each is one party's alone.
     certificates: HashMap<[u8; 32], Known>,
     /// Readers' certificates that were revoked: one on hold may be released.
-    decertified: HashMap<SerialNumber, (Reader, LineCertificate)>,
+    decertified: HashMap<SerialNumber, (Reader, PartyCertificate)>,
     orders: BTreeMap<Slug, OpenedOrder>,
     responders: BTreeMap<Slug, ApprovedResponder>,
 }
@@ -53,7 +53,7 @@ pub(super) struct State {
 /// A certificate that authenticates somebody.
 struct Known {
     party: Party,
-    certificate: LineCertificate,
+    certificate: PartyCertificate,
 }
 
 /// An order with its compiled pattern; one that does not compile any more matches nothing.
@@ -74,15 +74,15 @@ impl State {
         let Known { party, certificate } = known.ok_or(Refused::UnknownCertificate)?;
         certificate.valid(now)?;
         match (self.state_of(party), party) {
-            (Some(LineState::Enabled), _) => Ok(Proved {
+            (Some(PartyState::Enabled), _) => Ok(Proved {
                 party: party.clone(),
                 serial: certificate.serial,
                 not_after: certificate.not_after,
             }),
-            (Some(LineState::Disabled), Party::Line(line)) => {
+            (Some(PartyState::Disabled), Party::Line(line)) => {
                 Err(Refused::LineDisabled(line.clone()))
             }
-            (Some(LineState::Disabled), Party::Reader(reader)) => {
+            (Some(PartyState::Disabled), Party::Reader(reader)) => {
                 Err(Refused::ReaderDisabled(reader.clone()))
             }
             (None, _) => Err(Refused::UnknownCertificate),
@@ -122,7 +122,7 @@ impl State {
     }
 
     /// Whether somebody may ask or read; none where it is not known.
-    pub(super) fn state_of(&self, party: &Party) -> Option<LineState> {
+    pub(super) fn state_of(&self, party: &Party) -> Option<PartyState> {
         match party {
             Party::Line(line) => self.lines.get(line).map(|record| record.state),
             Party::Reader(reader) => self.readers.get(reader).map(|record| record.state),
@@ -198,7 +198,7 @@ impl State {
     /// Refuses a line that has as many valid certificates as it may have.
     fn room_for_certificate(&self, line: &Slug, now: UnixMillis) -> Result<(), Refused> {
         let valid = self.lines.get(line).map_or(0, |record| {
-            let current = |c: &&LineCertificate| now <= c.not_after;
+            let current = |c: &&PartyCertificate| now <= c.not_after;
             record.certificates.iter().filter(current).count()
         });
         if valid >= LINE_CERTIFICATES_MAX {
@@ -289,7 +289,7 @@ impl State {
     }
 
     /// Whether a certificate can authenticate somebody from now on.
-    fn admit_certificate(&self, certificate: &LineCertificate) -> Result<(), ChangeRefused> {
+    fn admit_certificate(&self, certificate: &PartyCertificate) -> Result<(), ChangeRefused> {
         // By both, so that a serial names one party too.
         if self.certificates.contains_key(&certificate.sha256.0)
             || self.party_of(certificate.serial).is_some()
@@ -341,11 +341,11 @@ impl State {
         &self,
         line: &Slug,
         certificate: SerialNumber,
-    ) -> Result<&LineCertificate, Refused> {
+    ) -> Result<&PartyCertificate, Refused> {
         let Some(record) = self.lines.get(line) else {
             return Err(Refused::UnknownCertificate);
         };
-        if record.state == LineState::Disabled {
+        if record.state == PartyState::Disabled {
             return Err(Refused::LineDisabled(line.clone()));
         }
         let mut certificates = record.certificates.iter();
@@ -416,7 +416,7 @@ impl State {
                     .entry(line.clone())
                     .or_insert_with(|| LineRecord {
                         line: line.clone(),
-                        state: LineState::Enabled,
+                        state: PartyState::Enabled,
                         certificates: Vec::new(),
                     });
             }
@@ -461,7 +461,7 @@ impl State {
                     .entry(reader.clone())
                     .or_insert_with(|| ReaderRecord {
                         reader: reader.clone(),
-                        state: LineState::Enabled,
+                        state: PartyState::Enabled,
                         certificates: Vec::new(),
                     });
                 self.decertified.remove(&certificate.serial);
@@ -482,7 +482,7 @@ impl State {
     }
 
     /// The certificates of somebody, newest last.
-    fn certificates_mut(&mut self, party: &Party) -> Option<&mut Vec<LineCertificate>> {
+    fn certificates_mut(&mut self, party: &Party) -> Option<&mut Vec<PartyCertificate>> {
         match party {
             Party::Line(line) => self
                 .lines
@@ -496,7 +496,7 @@ impl State {
     }
 
     /// Lets a certificate authenticate somebody.
-    fn add_certificate(&mut self, party: Party, certificate: &LineCertificate) {
+    fn add_certificate(&mut self, party: Party, certificate: &PartyCertificate) {
         if self.state_of(&party).is_none() {
             tracing::error!(%party, "the log certifies somebody who does not exist");
             return;
@@ -516,7 +516,7 @@ impl State {
         &mut self,
         party: &Party,
         serial: SerialNumber,
-    ) -> Option<LineCertificate> {
+    ) -> Option<PartyCertificate> {
         self.certificates
             .retain(|_, known| known.party != *party || known.certificate.serial != serial);
         let list = self.certificates_mut(party)?;
@@ -583,7 +583,7 @@ impl State {
     }
 
     /// Whether a line may ask.
-    pub(super) fn line_state(&self, line: &Slug) -> Option<LineState> {
+    pub(super) fn line_state(&self, line: &Slug) -> Option<PartyState> {
         self.lines.get(line).map(|record| record.state)
     }
 
@@ -611,7 +611,7 @@ impl State {
     }
 
     /// The reader that a certificate authenticated until it was revoked.
-    pub(super) fn decertified(&self, serial: SerialNumber) -> Option<(Reader, LineCertificate)> {
+    pub(super) fn decertified(&self, serial: SerialNumber) -> Option<(Reader, PartyCertificate)> {
         self.decertified.get(&serial).cloned()
     }
 
@@ -644,7 +644,7 @@ impl State {
     }
 }
 
-impl LineCertificate {
+impl PartyCertificate {
     /// Refuses a certificate outside its validity.
     fn valid(&self, now: UnixMillis) -> Result<(), Refused> {
         // Both ends are inclusive and whole seconds (RFC 5280, 4.1.2.5).

@@ -36,7 +36,7 @@ use super::writer::Pace;
 use super::*;
 use crate::limits::UNRESOLVED_RETURNED_MAX;
 use crate::profile::Tbs;
-use crate::ra::{GrantKind, LineCertificate, OrderState, OrderTerms, Purpose};
+use crate::ra::{GrantKind, OrderState, OrderTerms, PartyCertificate, Purpose};
 use crate::store::StoreError;
 
 /// The time at which tests begin.
@@ -167,10 +167,10 @@ fn tbs_der(serial: SerialNumber) -> Vec<u8> {
 }
 
 /// The certificate with which a line asks.
-fn line_certificate(line: &str) -> LineCertificate {
+fn line_certificate(line: &str) -> PartyCertificate {
     let sha256 = DetailHash::of(line.as_bytes());
     let (serial, _) = sha256.0.split_first_chunk().unwrap();
-    LineCertificate {
+    PartyCertificate {
         serial: SerialNumber::from_random(*serial),
         sha256,
         not_before: NOW,

@@ -10,7 +10,7 @@ use crate::harness::appliance::PATIENCE;
 use crate::harness::device::{self, Device, serial_of};
 use crate::harness::invariants::all_certificates;
 use crate::harness::program::openssl;
-use crate::harness::responder::Responder;
+use crate::harness::responder::{Responder, certify_responders_for_a_minute};
 use crate::harness::{Appliance, Site, invariants, leave_for_lint};
 
 /// By when a revocation must be in answers: the configuration promises 1 s after the log, on an idle machine.
@@ -150,10 +150,7 @@ async fn an_approved_responder_answers_good_and_revoked_until_its_own_approval_e
 #[tokio::test]
 async fn certificates_are_renewed_in_time_and_never_after_the_approval_ended() {
     let site = Site::new();
-    let profile = site.path().join("profiles/ocsp-signing.toml");
-    let text = std::fs::read_to_string(&profile).unwrap();
-    assert_eq!(text.matches("for = \"72h\"").count(), 1);
-    std::fs::write(&profile, text.replace("for = \"72h\"", "for = \"1m\"")).unwrap();
+    certify_responders_for_a_minute(&site);
     let mut appliance = Appliance::start(site);
     let key = Responder::beside(&appliance.site).key(&appliance.site);
     appliance.command(&["responder", "approve", "ocsp-1", "--key", key]);

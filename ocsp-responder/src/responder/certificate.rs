@@ -246,9 +246,9 @@ pub struct Crl {
     pub note: String,
 }
 
-/// The place of a CRL, with what is known of it.
+/// What is expected of a CRL at its place.
 #[derive(Clone, Debug)]
-pub struct Place {
+pub struct Expected {
     /// 0 for the full CRL, else the partition.
     pub partition: u32,
     /// The newest number that the verified log says was issued for this place when the file was asked for.
@@ -266,9 +266,9 @@ impl Crl {
     ///
     /// An issuer's CRLs share one sequence of numbers and one key, and whoever serves them can put one in the place of
     /// another. The log tells which number was issued for which partition.
-    pub fn fits(&self, place: &Place) -> Result<(), BadFile> {
+    pub fn fits(&self, expected: &Expected) -> Result<(), BadFile> {
         let found = self.facts.number;
-        match (place.partition, &self.facts.scope) {
+        match (expected.partition, &self.facts.scope) {
             (0, Scope::Partition(_)) => {
                 let text = "it covers a partition only, and this is the place of the full CRL";
                 return Err(BadFile::Rule(text));
@@ -279,7 +279,7 @@ impl Crl {
             }
             (0, Scope::Everything | Scope::UserCertificates) | (1.., Scope::Partition(_)) => {}
         }
-        if let Some(served) = &place.served {
+        if let Some(served) = &expected.served {
             if found < served.number {
                 return Err(BadFile::Older {
                     found,
@@ -292,12 +292,12 @@ impl Crl {
                 ));
             }
         }
-        let Some(issued) = place.issued.filter(|issued| found <= *issued) else {
+        let Some(issued) = expected.issued.filter(|issued| found <= *issued) else {
             return Err(BadFile::Ahead { found });
         };
-        let exact = found == issued || place.asked == Some(found);
-        // What was taken before was exact then, and another of the same scope is of the same place.
-        if exact || place.kept || place.served.is_some() {
+        let exact = found == issued || expected.asked == Some(found);
+        // What was taken before was exact then, and another of the same scope is of the same expected.
+        if exact || expected.kept || expected.served.is_some() {
             return Ok(());
         }
         Err(BadFile::Behind { found, issued })

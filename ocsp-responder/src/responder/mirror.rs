@@ -38,9 +38,6 @@ use status::NotTaken;
 /// The longest certificate in octets.
 const CERTIFICATE_BYTES_MAX: usize = 64 * 1024;
 
-/// The longest CRL in octets: a million entries take 49 MB.
-const CRL_BYTES_MAX: usize = 128 * 1024 * 1024;
-
 /// The pause between two rounds where nothing is new.
 const IDLE: Duration = Duration::from_secs(5);
 

@@ -184,7 +184,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_peer_that_reads_is_waited_for() {
-        // In all it takes longer than the least time, at a speed that earns it; a rest between two answers is no delay.
+        // A rest between two answers is no delay.
         let patience = Patience {
             least: Duration::from_secs(30),
             speed_min: 1000,

@@ -19,11 +19,9 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::crl::CRL_BYTES_MAX;
 use crate::regular;
 use crate::responder::etag;
-
-/// The longest CRL in octets: a million entries take 49 MB.
-pub const CRL_BYTES_MAX: usize = 128 * 1024 * 1024;
 
 /// The time for a connection.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);

@@ -11,8 +11,8 @@ use aws_lc_rs::digest;
 use der::pem::{self, LineEnding};
 use der::{Decode as _, Reader as _, SliceReader, Tag};
 
-use super::fetch::CRL_BYTES_MAX;
 use super::issuer::{Crl, Issuer};
+use crate::crl::CRL_BYTES_MAX;
 use crate::durable::{self, Access};
 use crate::regular;
 use crate::signature::tlv;

@@ -27,16 +27,7 @@ fn logged_crls_agree_with_the_log() {
         Details::Given,
         |forge| {
             let tbs = forge.crl_tbs("device-1", 2, &[], &forge.head());
-            forge
-                .sign(
-                    "device-1",
-                    Subject::Crl {
-                        number: 1,
-                        partition: 0,
-                    },
-                    tbs,
-                )
-                .0
+            forge.sign_crl("device-1", 1, tbs)
         },
     );
     case(
@@ -44,16 +35,7 @@ fn logged_crls_agree_with_the_log() {
         Details::Given,
         |forge| {
             let tbs = forge.crl_tbs("root", 1, &[], &forge.head());
-            forge
-                .sign(
-                    "device-1",
-                    Subject::Crl {
-                        number: 1,
-                        partition: 0,
-                    },
-                    tbs,
-                )
-                .0
+            forge.sign_crl("device-1", 1, tbs)
         },
     );
     case(
@@ -62,16 +44,7 @@ fn logged_crls_agree_with_the_log() {
         |forge| {
             let leaves = [forge.leaves()[0].clone(), b"forked".to_vec()];
             let tbs = forge.crl_tbs("device-1", 1, &[], &forge.sign_head(&leaves));
-            forge
-                .sign(
-                    "device-1",
-                    Subject::Crl {
-                        number: 1,
-                        partition: 0,
-                    },
-                    tbs,
-                )
-                .0
+            forge.sign_crl("device-1", 1, tbs)
         },
     );
     case(
@@ -81,16 +54,7 @@ fn logged_crls_agree_with_the_log() {
             // A head that the log did not have yet.
             let leaves = vec![b"future".to_vec(); 500];
             let tbs = forge.crl_tbs("device-1", 1, &[], &forge.sign_head(&leaves));
-            forge
-                .sign(
-                    "device-1",
-                    Subject::Crl {
-                        number: 1,
-                        partition: 0,
-                    },
-                    tbs,
-                )
-                .0
+            forge.sign_crl("device-1", 1, tbs)
         },
     );
     case(
@@ -98,16 +62,7 @@ fn logged_crls_agree_with_the_log() {
         Details::Given,
         |forge| {
             let tbs = forge.crl_tbs("device-1", 1, &[], "nothing");
-            forge
-                .sign(
-                    "device-1",
-                    Subject::Crl {
-                        number: 1,
-                        partition: 0,
-                    },
-                    tbs,
-                )
-                .0
+            forge.sign_crl("device-1", 1, tbs)
         },
     );
 }

@@ -326,6 +326,12 @@ impl Forge {
         self.append(kind, Some(detail.encode()))
     }
 
+    /// As [`Self::sign`], what an issuer says is its full CRL; gives back the intent's index.
+    pub fn sign_crl(&mut self, issuer: &str, number: u64, tbs: Vec<u8>) -> LeafIndex {
+        let partition = 0;
+        self.sign(issuer, Subject::Crl { number, partition }, tbs).0
+    }
+
     /// Intent, signature and outcome; gives back both indexes and the signed object.
     pub fn sign(
         &mut self,

@@ -6,7 +6,7 @@ use super::*;
 async fn a_revoked_line_certificate_authenticates_no_more() {
     let appliance = Appliance::start(own_uid()).await;
     let (log, line) = (&appliance.log, "line-1".parse::<Slug>().unwrap());
-    let certificate = LineCertificate {
+    let certificate = PartyCertificate {
         serial: SerialNumber::from_random([9; 16]),
         sha256: DetailHash::of(b"certificate"),
         not_before: UnixMillis(0),
@@ -174,7 +174,7 @@ async fn a_compromised_line_key_ends_all_of_the_lines_certificates() {
     let appliance = Appliance::start(own_uid()).await;
     appliance.add_line().await;
     let (log, line) = (&appliance.log, "line-1".parse::<Slug>().unwrap());
-    let certificate = |tag: u8| LineCertificate {
+    let certificate = |tag: u8| PartyCertificate {
         serial: SerialNumber::from_random([tag; 16]),
         sha256: DetailHash::of(&[tag]),
         not_before: UnixMillis(0),
@@ -194,6 +194,6 @@ async fn a_compromised_line_key_ends_all_of_the_lines_certificates() {
     let refused = appliance.refused("POST", &path, reason).await;
     assert_eq!(refused, (404, "missing".to_owned()));
     let record = log.registry().line(&line).unwrap();
-    assert_eq!(record.state, crate::ra::LineState::Disabled);
+    assert_eq!(record.state, crate::ra::PartyState::Disabled);
     assert!(record.certificates.is_empty(), "also once it is enabled");
 }

@@ -3,7 +3,7 @@
 use super::*;
 
 /// The change that lets a line ask or not.
-fn set(line: &str, state: LineState) -> Change {
+fn set(line: &str, state: PartyState) -> Change {
     let line = line.parse().unwrap();
     Change::LineSet { line, state }
 }
@@ -25,9 +25,9 @@ async fn a_line_that_may_not_ask_any_more_is_told_of_as_refused() {
     };
     let mut refused = Box::pin(appliance.api.refused_for(peer, Duration::ZERO));
     assert!(waits(&mut refused).await, "it may ask");
-    appliance.change([set("one", LineState::Enabled)]).await;
+    appliance.change([set("one", PartyState::Enabled)]).await;
     assert!(waits(&mut refused).await, "and may still");
-    appliance.change([set("one", LineState::Disabled)]).await;
+    appliance.change([set("one", PartyState::Disabled)]).await;
     timeout(Duration::from_secs(10), refused).await.unwrap();
 }
 
@@ -39,10 +39,14 @@ async fn a_line_that_is_enabled_again_in_time_keeps_its_connections() {
     let peer = Peer {
         certificate: Some(DetailHash::of(&station.certificate)),
     };
-    appliance.change([set("one", LineState::Disabled)]).await;
+    appliance.change([set("one", PartyState::Disabled)]).await;
     let long = Duration::from_secs(3600);
     let mut refused = Box::pin(appliance.api.refused_for(peer, long));
-    for state in [LineState::Enabled, LineState::Disabled, LineState::Enabled] {
+    for state in [
+        PartyState::Enabled,
+        PartyState::Disabled,
+        PartyState::Enabled,
+    ] {
         assert!(waits(&mut refused).await);
         appliance.change([set("one", state)]).await;
     }
@@ -57,11 +61,11 @@ async fn changes_of_others_do_not_lengthen_the_time_of_who_may_not_ask_any_more(
     let peer = Peer {
         certificate: Some(DetailHash::of(&station.certificate)),
     };
-    appliance.change([set("one", LineState::Disabled)]).await;
+    appliance.change([set("one", PartyState::Disabled)]).await;
     let refused = appliance.api.refused_for(peer, Duration::from_millis(500));
     let changing = async {
         loop {
-            appliance.change([set("two", LineState::Enabled)]).await;
+            appliance.change([set("two", PartyState::Enabled)]).await;
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
@@ -92,13 +96,15 @@ async fn an_idle_connection_is_closed_when_its_line_may_not_ask_any_more() {
     tokio::time::sleep(2 * farewell).await;
     assert_eq!(closed(), [false, false], "{names:?} may ask");
     appliance
-        .change([set("disabled", LineState::Disabled)])
+        .change([set("disabled", PartyState::Disabled)])
         .await;
     until(|| closed() == [true, false]).await;
     // A moment before the end, so that no change is needed to look again.
     let end = UnixMillis::from_seconds(NOW + 1000);
     appliance.clock.set(end);
-    appliance.change([set("expired", LineState::Enabled)]).await;
+    appliance
+        .change([set("expired", PartyState::Enabled)])
+        .await;
     tokio::time::sleep(2 * farewell).await;
     assert_eq!(closed(), [true, false], "it is valid to its last moment");
     appliance
@@ -178,7 +184,7 @@ async fn a_disabled_line_s_addresses_weigh_as_a_stranger_s() {
     let known = || appliance.api.inner.door.parties();
     let _client = appliance.connect(Some(&station)).await;
     until(|| known() == 1).await;
-    appliance.change([set("one", LineState::Disabled)]).await;
+    appliance.change([set("one", PartyState::Disabled)]).await;
     until(|| known() == 0).await;
 }
 

@@ -15,7 +15,7 @@ impl Appliance {
             role: Role::Auditor,
             name: name.parse().unwrap(),
         };
-        let certificate = LineCertificate {
+        let certificate = PartyCertificate {
             serial: SerialNumber::from_random(serial),
             sha256: DetailHash::of(&station.certificate),
             not_before: now,
@@ -165,7 +165,7 @@ async fn a_reader_that_may_not_read_any_more_is_refused_on_its_open_connection()
     }
     let disabled = readers.into_iter().map(|reader| Change::ReaderSet {
         reader,
-        state: LineState::Disabled,
+        state: PartyState::Disabled,
     });
     appliance.change(disabled).await;
     let reply = clients[0].send("GET", CHECKPOINT, "").await;

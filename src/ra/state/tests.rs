@@ -18,8 +18,8 @@ fn slug(name: &str) -> Slug {
 }
 
 /// A certificate whose DER is stood for by `tag`, valid from second 100 until second 200.
-fn certificate(tag: u8) -> LineCertificate {
-    LineCertificate {
+fn certificate(tag: u8) -> PartyCertificate {
+    PartyCertificate {
         serial: SerialNumber::from_random([tag; 16]),
         sha256: DetailHash::of(&[tag]),
         not_before: UnixMillis::from_seconds(100),
@@ -112,7 +112,7 @@ fn only_an_exact_valid_certificate_of_an_enabled_line_authenticates() {
 fn a_disabled_line_is_refused_on_the_next_request_until_it_is_enabled() {
     let registry = registry();
     let now = UnixMillis::from_seconds(150);
-    for (state, authenticates) in [(LineState::Disabled, false), (LineState::Enabled, true)] {
+    for (state, authenticates) in [(PartyState::Disabled, false), (PartyState::Enabled, true)] {
         registry.apply(&Change::LineSet {
             line: slug("line-1"),
             state,
@@ -268,9 +268,9 @@ fn a_renewal_counts_only_while_its_asker_may_ask() {
         Err(other) => panic!("{other}"),
     };
     assert_eq!(rule(&renewed(3), NOW), "admitted");
-    registry.apply(&set(LineState::Disabled));
+    registry.apply(&set(PartyState::Disabled));
     assert_eq!(rule(&renewed(3), NOW), "line-disabled");
-    registry.apply(&set(LineState::Enabled));
+    registry.apply(&set(PartyState::Enabled));
     // All counted before any was certified: the eighth is the last all the same.
     for tag in 11..18 {
         assert_eq!(rule(&renewed(tag), NOW), "admitted");
@@ -385,7 +385,7 @@ fn lines_and_certificates_are_added_once_and_to_what_exists() {
         (
             Change::LineSet {
                 line: slug("line-9"),
-                state: LineState::Enabled,
+                state: PartyState::Enabled,
             },
             "there is no line line-9",
         ),
@@ -453,7 +453,7 @@ fn changes_round_trip_as_the_log_keeps_them() {
         },
         Change::LineSet {
             line: slug("line-1"),
-            state: LineState::Disabled,
+            state: PartyState::Disabled,
         },
         Change::OrderOpened { terms: terms() },
         Change::OrderSet {

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::ra::{ChangeRefused, LineCertificate, LineState, Reader, Refused, Role};
+use crate::ra::{ChangeRefused, PartyCertificate, PartyState, Reader, Refused, Role};
 
 #[tokio::test]
 async fn a_retry_finds_the_same_certificate_byte_for_byte() {
@@ -178,7 +178,7 @@ async fn a_unit_is_taken_only_for_an_enabled_line_of_the_order() {
         line: "line-1".parse().unwrap(),
         state,
     };
-    log.record_change("op", set(LineState::Disabled))
+    log.record_change("op", set(PartyState::Disabled))
         .await
         .unwrap();
     // The grant is from before.
@@ -188,7 +188,7 @@ async fn a_unit_is_taken_only_for_an_enabled_line_of_the_order() {
         }
         other => panic!("{other:?}"),
     }
-    log.record_change("op", set(LineState::Enabled))
+    log.record_change("op", set(PartyState::Enabled))
         .await
         .unwrap();
     add_line(&log, "line-2").await;
@@ -228,7 +228,7 @@ async fn a_renewal_that_was_under_way_gets_no_intent_once_its_line_may_not_ask()
         state,
     };
     renew().await.unwrap();
-    log.record_change("op", state(LineState::Disabled))
+    log.record_change("op", state(PartyState::Disabled))
         .await
         .unwrap();
     let size = log.status().size;
@@ -238,7 +238,7 @@ async fn a_renewal_that_was_under_way_gets_no_intent_once_its_line_may_not_ask()
         Err(IntentRefused::Order(Refused::LineDisabled(_)))
     ));
     assert_eq!(log.status().size, size, "nothing is recorded");
-    log.record_change("op", state(LineState::Enabled))
+    log.record_change("op", state(PartyState::Enabled))
         .await
         .unwrap();
     renew().await.unwrap();
@@ -306,7 +306,7 @@ async fn a_certificate_that_was_revoked_meanwhile_never_authenticates() {
     log.record_revoked("op", serial, RevocationReason::KeyCompromise)
         .await
         .unwrap();
-    let certificate = LineCertificate {
+    let certificate = PartyCertificate {
         serial,
         sha256: DetailHash::of(issued.der()),
         not_before: NOW,

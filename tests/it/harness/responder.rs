@@ -114,3 +114,11 @@ impl Drop for Responder {
         }
     }
 }
+
+/// Has a site's issuers certify responders for a minute instead of three days, so that a test sees renewals.
+pub fn certify_responders_for_a_minute(site: &Site) {
+    let profile = site.path().join("profiles/ocsp-signing.toml");
+    let text = std::fs::read_to_string(&profile).unwrap();
+    assert_eq!(text.matches("for = \"72h\"").count(), 1);
+    std::fs::write(&profile, text.replace("for = \"72h\"", "for = \"1m\"")).unwrap();
+}

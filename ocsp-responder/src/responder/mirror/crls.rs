@@ -12,24 +12,17 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::status::NotTaken;
-use super::{CRL_BYTES_MAX, Mirror, blocking};
+use super::{Mirror, blocking};
+use crate::crl::{CRL_BYTES_MAX, published_path};
 use crate::log::IssuerName;
 use crate::log::checkpoint::Checkpoint;
 use crate::responder::State;
-use crate::responder::certificate::{self, BadFile, Crl, CrlFacts, Place};
+use crate::responder::certificate::{self, BadFile, Crl, CrlFacts, Expected};
 use crate::responder::files::{self, Kind, Published};
 use crate::view::{Compared, Fetched, IssuerBinding, Source};
 
 /// How long the log and the CRLs beside it may be of different moments: the one is published or fetched before the other.
 const GRACE: Duration = Duration::from_secs(10);
-
-/// Where a CRL of an issuer is, at the source and in the directory.
-fn crl_path(name: &IssuerName, partition: u32) -> String {
-    match partition {
-        0 => format!("crl/{name}.crl"),
-        _ => format!("crl/{name}/{partition}.crl"),
-    }
-}
 
 /// A CRL's file.
 struct Found {
@@ -55,7 +48,7 @@ impl Mirror {
     pub(super) async fn restore_crls(&mut self, binding: &IssuerBinding, state: &State) {
         let name = &binding.name;
         for partition in self.directory.partitions(name) {
-            let path = crl_path(name, partition);
+            let path = published_path(name, partition);
             let Some(der) = self.directory.read(&path, CRL_BYTES_MAX) else {
                 continue;
             };
@@ -84,7 +77,7 @@ impl Mirror {
         }
         let partitions: BTreeSet<u32> = binding.crls.keys().copied().chain([0]).collect();
         for partition in partitions {
-            let path = crl_path(name, partition);
+            let path = published_path(name, partition);
             let asked = binding.crls.get(&partition).copied();
             let taken = self
                 .look_at_crl(source, name, (partition, asked), state)
@@ -107,7 +100,7 @@ impl Mirror {
         (partition, asked): (u32, Option<u64>),
         state: &State,
     ) -> Result<(), NotTaken> {
-        let path = crl_path(name, partition);
+        let path = published_path(name, partition);
         let known = self.versions.get(&path);
         let (der, version) = match source.get_unless(&path, CRL_BYTES_MAX, known).await? {
             Fetched::New(der, version) => (der, version),
@@ -190,7 +183,7 @@ impl Mirror {
         self.compare(source, &path, &crl).await?;
         let issuers = self.log.reader.issuers();
         let binding = issuers.iter().find(|binding| binding.name == *name);
-        crl.fits(&Place {
+        crl.fits(&Expected {
             partition,
             asked,
             issued: binding.and_then(|binding| binding.crls.get(&partition).copied()),

@@ -58,6 +58,9 @@ async fn connection(manners: Manners, places: &Shares) -> (TcpStream, JoinHandle
     (client, task)
 }
 
+/// Asks for what no socket's buffers hold.
+const ASK_LONG: &[u8] = b"GET /long HTTP/1.1\r\nhost: x\r\n\r\n";
+
 /// Impatient with those who do not read.
 fn hurried() -> Manners {
     let patience = Patience {
@@ -74,10 +77,7 @@ fn hurried() -> Manners {
 async fn a_client_that_never_reads_is_cut_off() {
     let places = Shares::new(1, 1);
     let (mut client, task) = connection(hurried(), &places).await;
-    client
-        .write_all(b"GET /long HTTP/1.1\r\nhost: x\r\n\r\n")
-        .await
-        .unwrap();
+    client.write_all(ASK_LONG).await.unwrap();
     task.await.unwrap();
     assert_eq!(places.taken(), 0, "its place is free");
 }
@@ -86,10 +86,7 @@ async fn a_client_that_never_reads_is_cut_off() {
 async fn a_client_that_reads_drops_is_cut_off() {
     let places = Shares::new(1, 1);
     let (mut client, task) = connection(hurried(), &places).await;
-    client
-        .write_all(b"GET /long HTTP/1.1\r\nhost: x\r\n\r\n")
-        .await
-        .unwrap();
+    client.write_all(ASK_LONG).await.unwrap();
     let mut taken = 0;
     while !task.is_finished() {
         // Far less a second than what would earn more time.

@@ -174,14 +174,14 @@ fn a_disabled_auditor_reads_nothing_until_it_is_enabled() {
         reader: auditor.clone(),
         state,
     };
-    make(&registry, [set(LineState::Disabled)]);
+    make(&registry, [set(PartyState::Disabled)]);
     assert_eq!(told(&registry, 21), ["reader-disabled"; 3]);
     assert!(!registry.is_enabled(&Party::Reader(auditor.clone())));
-    make(&registry, [set(LineState::Enabled)]);
+    make(&registry, [set(PartyState::Enabled)]);
     assert_eq!(told(&registry, 21)[2], "yes");
     let unknown = Change::ReaderSet {
         reader: reader(Role::Auditor, "nobody"),
-        state: LineState::Disabled,
+        state: PartyState::Disabled,
     };
     let refused = registry.admit(&unknown, NOW);
     assert!(matches!(refused, Err(ChangeRefused::Missing(_))));
@@ -196,7 +196,7 @@ fn changes_of_readers_are_as_the_log_format_says() {
     let kept = r#"{"change":"reader-set","reader":{"role":"auditor","name":"audit-1"},"state":"disabled"}"#;
     let set = Change::ReaderSet {
         reader: auditor.clone(),
-        state: LineState::Disabled,
+        state: PartyState::Disabled,
     };
     assert_eq!(serde_json::to_string(&set).unwrap(), kept);
     for change in [set, certified(&auditor, 7)] {
@@ -205,7 +205,7 @@ fn changes_of_readers_are_as_the_log_format_says() {
     }
     let listed = ReaderRecord {
         reader: auditor,
-        state: LineState::Enabled,
+        state: PartyState::Enabled,
         certificates: Vec::new(),
     };
     let listed = serde_json::to_value(&listed).unwrap();
